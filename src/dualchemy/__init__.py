@@ -9,11 +9,26 @@ from .errors import (
     MissingDriverError,
     UnknownBindKeyError,
 )
+from .models import Model
+from .pagination import Pagination
+from .quart import SQLAlchemy
+from .query import Query
+from .recording import get_recorded_queries
+from .sessions import Session
+from .signals import before_models_committed, models_committed
 
 __all__ = [
     "ConfigError",
     "ContextError",
     "DualchemyError",
     "MissingDriverError",
+    "Model",
+    "Pagination",
+    "Query",
+    "SQLAlchemy",
+    "Session",
     "UnknownBindKeyError",
+    "before_models_committed",
+    "get_recorded_queries",
+    "models_committed",
 ]

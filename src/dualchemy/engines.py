@@ -1,0 +1,343 @@
+"""Which engine connects to a bind, and how long does it live?
+
+Nothing else in the library creates or disposes an engine. Sync engines live as long as
+their app. Async engines live as long as the event loop that they were made on, for a
+connection of asyncpg, psycopg or aiosqlite cannot be used on another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import uuid
+import weakref
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from sqlalchemy import event
+from sqlalchemy.engine import Engine, engine_from_config
+from sqlalchemy.pool import (
+    AsyncAdaptedQueuePool,
+    ConnectionPoolEntry,
+    QueuePool,
+    StaticPool,
+)
+
+from .config import Bind, Config
+from .errors import ConfigError, ContextError, MissingDriverError, UnknownBindKeyError
+from .urls import API, for_api
+
+if TYPE_CHECKING:
+    # Type checkers only: a Flask user without async views never imports these.
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+E = TypeVar("E")
+
+Instrument = Callable[[Engine], None]
+
+
+class EngineMap(Mapping[str | None, E], Generic[E]):
+    """Bind keys to engines; each engine is made when it is first asked for."""
+
+    def __init__(self, binds: Mapping[str | None, Bind], make: Callable[[Bind], E]):
+        self._binds = binds
+        self._make = make
+        self.made: dict[str | None, E] = {}
+        self._lock = threading.Lock()
+
+    def __getitem__(self, key: str | None) -> E:
+        try:
+            return self.made[key]
+        except KeyError:
+            return self._make_once(key)
+
+    def _make_once(self, key: str | None) -> E:
+        with self._lock:
+            if key not in self._binds:
+                raise UnknownBindKeyError(key, self._binds)
+            if key not in self.made:
+                self.made[key] = self._make(self._binds[key])
+            return self.made[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._binds
+
+    def __iter__(self) -> Iterator[str | None]:
+        return iter(self._binds)
+
+    def __len__(self) -> int:
+        return len(self._binds)
+
+    def __repr__(self) -> str:
+        urls = {key: bind.url.render_as_string() for key, bind in self._binds.items()}
+        return f"<{type(self).__name__} {urls}>"
+
+
+class Engines:
+    """All engines of one app.
+
+    :param share_memory_connection: On the sync API, give an in-memory SQLite database
+        one connection for all (a ``StaticPool``), as users of Flask-SQLAlchemy know it.
+    :param instrument: Called with each new engine, to add event listeners.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        share_memory_connection: bool,
+        instrument: Instrument | None = None,
+    ) -> None:
+        self.binds = config.binds
+        self._share_memory_connection = share_memory_connection
+        self._instrument = instrument
+        self._memory: dict[str | None, _MemoryDatabase] = {}
+        self.sync: EngineMap[Engine] = EngineMap(config.binds, self._make_sync)
+        self._loops: dict[asyncio.AbstractEventLoop, LoopEngines] = {}
+        self._last: LoopEngines | None = None
+        self._lock = threading.Lock()
+        weakref.finalize(self, _dispose_all, self.sync.made)
+
+    def aio(self) -> LoopEngines:
+        """Return the engines of the running event loop.
+
+        :raises ContextError: if no event loop runs in this thread.
+        """
+        loop = asyncio._get_running_loop()
+        last = self._last
+        if last is not None and last.loop is loop:
+            return last
+        if loop is None:
+            raise ContextError(
+                "The async API was used where no event loop is running. Use 'db.sync'"
+                " here, or call this from an 'async def' function."
+            )
+        return self._engines_of(loop)
+
+    def _engines_of(self, loop: asyncio.AbstractEventLoop) -> LoopEngines:
+        with self._lock:
+            for gone in [one for one in self._loops if one.is_closed()]:
+                self._loops.pop(gone).abandon()
+            engines = self._loops.get(loop)
+            if engines is None:
+                engines = LoopEngines(loop, self.binds, self._make_async, self._forget)
+                self._loops[loop] = engines
+            self._last = engines
+            return engines
+
+    def _forget(self, engines: LoopEngines) -> None:
+        with self._lock:
+            if self._loops.get(engines.loop) is engines:
+                del self._loops[engines.loop]
+            if self._last is engines:
+                self._last = None
+
+    def close_later(
+        self, session: AsyncSession, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        """Close a session where it cannot be awaited: on its own loop, at once if that
+        is running, else when it ends. A loop that has ended has closed it.
+        """
+        engines = self._loops.get(loop)
+        if engines is None or loop.is_closed():
+            return
+        engines.sessions.add(session)
+        if loop.is_running():
+            loop.call_soon_threadsafe(engines.close_soon, session)
+
+    def dispose_sync(self) -> None:
+        """Close the pooled connections of the sync engines."""
+        _dispose_all(self.sync.made)
+
+    async def dispose_async(self) -> None:
+        """Close the pooled connections of the running event loop's engines."""
+        engines = self._loops.get(asyncio.get_running_loop())
+        if engines is not None:
+            await engines.dispose()
+
+    def _make_sync(self, bind: Bind) -> Engine:
+        engine: Engine = _create(bind, "sync", self._pool(bind, "sync"), _engine)
+        self._prepare(engine, bind, "sync")
+        return engine
+
+    def _make_async(self, bind: Bind) -> AsyncEngine:
+        from sqlalchemy.ext.asyncio import async_engine_from_config
+
+        def make(options: dict[str, Any]) -> AsyncEngine:
+            return async_engine_from_config(options, prefix="")
+
+        engine: AsyncEngine = _create(bind, "async", self._pool(bind, "async"), make)
+        self._prepare(engine.sync_engine, bind, "async")
+        return engine
+
+    def _pool(self, bind: Bind, api: API) -> dict[str, Any]:
+        poolclass = bind.options[api].get("poolclass")
+        if poolclass is None and bind.in_memory(api):
+            if api == "async":
+                return {"poolclass": AsyncAdaptedQueuePool}
+            return {
+                "poolclass": StaticPool if self._share_memory_connection else QueuePool
+            }
+        if poolclass is QueuePool and api == "async":
+            return {"poolclass": AsyncAdaptedQueuePool}
+        return {}
+
+    def _prepare(self, engine: Engine, bind: Bind, api: API) -> None:
+        if bind.in_memory(api) and "creator" not in bind.options[api]:
+            with self._lock:
+                memory = self._memory.setdefault(bind.key, _MemoryDatabase())
+            memory.serve(engine)
+        if bind.pragmas:
+            _set_pragmas(engine, bind.pragmas)
+        if self._instrument is not None:
+            self._instrument(engine)
+
+
+class LoopEngines:
+    """The async engines of one event loop, and what must end before it does.
+
+    The loop says that it ends by closing its asynchronous generators, as
+    :meth:`asyncio.loop.shutdown_asyncgens` documents; :func:`asyncio.run`, servers and
+    test runners call it. One of those generators is ours.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        binds: Mapping[str | None, Bind],
+        make: Callable[[Bind], AsyncEngine],
+        forget: Callable[[LoopEngines], None],
+    ) -> None:
+        self.loop = loop
+        self.map: EngineMap[AsyncEngine] = EngineMap(binds, make)
+        self.sync_map: EngineMap[Engine] = EngineMap(
+            binds, lambda bind: self.map[bind.key].sync_engine
+        )
+        """The same engines as a session sees them, inside the greenlet bridge."""
+        self.sessions: set[AsyncSession] = set()
+        """Sessions that nobody could await the closing of; closed with the loop."""
+        self._closing: set[asyncio.Task[None]] = set()
+        self._forget = forget
+        self._end = self._until_loop_ends()
+        with suppress(StopIteration):
+            # Runs to the yield; the loop's hook notices the generator on the way.
+            self._end.asend(None).send(None)
+
+    async def _until_loop_ends(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            self._forget(self)
+            await self.dispose()
+
+    def close_soon(self, session: AsyncSession) -> None:
+        """Close a session in a task of the loop; to be called on the loop."""
+
+        def closed(task: asyncio.Task[None]) -> None:
+            self._closing.discard(task)
+            if not task.cancelled() and task.exception() is None:
+                self.sessions.discard(session)
+
+        task = self.loop.create_task(session.close())
+        self._closing.add(task)
+        task.add_done_callback(closed)
+
+    async def dispose(self) -> None:
+        """Close the sessions left behind and all pooled connections."""
+        try:
+            if self._closing:
+                await asyncio.wait(self._closing)
+            while self.sessions:
+                await self.sessions.pop().close()
+        finally:
+            for engine in tuple(self.map.made.values()):
+                _close_on_return(engine.sync_engine)
+                await engine.dispose()
+
+    def abandon(self) -> None:
+        """Let go of everything, for the loop is closed and nothing can be awaited."""
+        self.sessions.clear()
+        for engine in self.map.made.values():
+            engine.sync_engine.dispose(close=False)
+
+
+def _create(
+    bind: Bind, api: API, pool: dict[str, Any], make: Callable[[dict[str, Any]], Any]
+) -> Any:
+    url = for_api(bind.urls[api], api, bind.path)
+    try:
+        return make({**bind.options[api], **pool, "url": url})
+    except ImportError as error:
+        raise MissingDriverError(
+            f"{bind.path}: the driver of {url.drivername!r} is installed but cannot be"
+            f" imported: {error}"
+        ) from error
+    except TypeError as error:
+        raise ConfigError(
+            f"{bind.path}: SQLAlchemy refused the engine options for the {api} API:"
+            f" {error}"
+        ) from None
+
+
+def _engine(options: dict[str, Any]) -> Engine:
+    return engine_from_config(options, prefix="")
+
+
+def _dispose_all(engines: Mapping[str | None, Engine]) -> None:
+    for engine in tuple(engines.values()):
+        _close_on_return(engine)
+        engine.dispose()
+
+
+def _close_on_return(engine: Engine) -> None:
+    """Have connections that are in use closed when they come back: ``dispose`` gives
+    the engine a new pool and leaves those of the old one to the garbage collector.
+    """
+
+    @event.listens_for(engine.pool, "checkin")
+    def close(connection: Any, record: ConnectionPoolEntry) -> None:
+        if connection is not None:
+            record.invalidate()
+
+
+class _MemoryDatabase:
+    """An in-memory SQLite database that all connections of the process can open.
+
+    It lives as long as one connection to it is open, so this holds one. The ``memdb``
+    VFS shares a database whose name begins with a slash, and locks it as a file would
+    be locked; SQLite's older shared cache fails at once where that would wait.
+    https://www.sqlite.org/src/doc/trunk/src/memdb.c
+    """
+
+    def __init__(self) -> None:
+        name = f"dualchemy-{uuid.uuid4().hex}"
+        if sqlite3.sqlite_version_info >= (3, 36):
+            self.uri = f"file:/{name}?vfs=memdb"
+        else:
+            self.uri = f"file:{name}?mode=memory&cache=shared"
+        anchor = sqlite3.connect(self.uri, uri=True, check_same_thread=False)
+        weakref.finalize(self, anchor.close)
+
+    def serve(self, engine: Engine) -> None:
+        """Send every new connection of the engine here."""
+
+        @event.listens_for(engine, "do_connect")
+        def connect_here(
+            dialect: Any, record: Any, args: list[Any], options: dict[str, Any]
+        ) -> None:
+            args[0] = self.uri
+            options["uri"] = True
+            options["check_same_thread"] = False
+
+
+def _set_pragmas(engine: Engine, pragmas: Mapping[str, str | int]) -> None:
+    @event.listens_for(engine, "connect")
+    def set_pragmas(connection: Any, record: Any) -> None:
+        cursor = connection.cursor()
+        try:
+            for name, value in pragmas.items():
+                cursor.execute(f"PRAGMA {name} = {value}")
+        finally:
+            cursor.close()

@@ -1,0 +1,310 @@
+"""What is ``db``?
+
+:class:`Extension` is what does not depend on the framework: models, tables, metadata,
+and the two APIs. :class:`SQLAlchemy` adds the current framework's API under its own
+name; :mod:`dualchemy.flask` and :mod:`dualchemy.quart` tell type checkers which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy import event, orm
+
+from . import recording, signals
+from .config import read_config
+from .engines import Engines
+from .errors import ConfigError
+from .frameworks import AppContext, current_context, current_framework, framework_of
+from .metadata import Metadatas
+from .models import Model, make_model
+from .query import Query
+from .scope import EXTENSION, Registration, aclose_scope, close_scope
+from .sessions import Session
+from .sync_api import SyncAPI
+from .tables import Table, make_table_class
+
+if TYPE_CHECKING:
+    from flask import Flask
+    from quart import Quart
+
+    from .async_api import AsyncAPI
+
+__all__ = ["Extension", "SQLAlchemy"]
+
+
+class Extension:
+    """Models, tables and both APIs; see :class:`SQLAlchemy`."""
+
+    def __init__(
+        self,
+        app: Flask | Quart | None = None,
+        *,
+        metadata: sa.MetaData | None = None,
+        session_options: Mapping[str, Any] | None = None,
+        query_class: type[Query[Any]] = Query,
+        model_class: type[Any] = Model,
+        engine_options: Mapping[str, Any] | None = None,
+        add_models_to_shell: bool = True,
+        disable_autonaming: bool = False,
+    ) -> None:
+        self.Query = query_class
+        """The class of ``Model.query`` and of dynamic relationships. Legacy."""
+
+        self._engine_options = dict(engine_options or {})
+        self._session_options = dict(session_options or {})
+        self._add_models_to_shell = add_models_to_shell
+        self._tracks_modifications = False
+        _check_session_class(self._session_options)
+
+        self.Model: type[Any]
+        """The base class of models: ``model_class`` if that derives from
+        :class:`.Model`, else a class made from it.
+        """
+        self.metadatas: Metadatas
+        """Bind keys to :class:`sqlalchemy.schema.MetaData`; ``None`` is the default."""
+        self.Model, self.metadatas = make_model(
+            self,
+            model_class,
+            metadata=metadata,
+            disable_autonaming=disable_autonaming,
+        )
+
+        self.Table: type[Table] = make_table_class(self.metadatas)
+        """A :class:`sqlalchemy.schema.Table` that takes a ``bind_key`` for metadata."""
+
+        self.sync = SyncAPI(self, self._session_options)
+        """The sync API, in either framework and in scripts."""
+
+        if app is not None:
+            self.init_app(app)
+
+    @cached_property
+    def aio(self) -> AsyncAPI:
+        """The async API, in either framework and in scripts."""
+        from .async_api import AsyncAPI
+
+        # One session class for both, so that an event listener hears both.
+        return AsyncAPI(self, self._session_options, self.sync.sessionmaker.class_)
+
+    @property
+    def metadata(self) -> sa.MetaData:
+        """The default metadata, ``metadatas[None]``."""
+        return self.metadatas[None]
+
+    def init_app(self, app: Flask | Quart) -> None:
+        """Read an app's ``SQLALCHEMY_*`` config and serve the app from now on.
+
+        No connection is made and no driver imported. Later changes of the config are
+        not seen.
+
+        :param app: A Flask or Quart application, configured.
+        :raises ConfigError: for a mistake in the config; the message names the key.
+        :raises RuntimeError: if the app has a ``SQLAlchemy`` instance already.
+        :raises TypeError: if this is no application.
+        """
+        framework = framework_of(app)
+        if "sqlalchemy" in app.extensions:
+            raise RuntimeError(
+                "A 'SQLAlchemy' instance has already been registered on this"
+                f" {framework.name} app {app.name!r}. Import and use that instance"
+                " instead."
+            )
+        config = read_config(app.config, self._engine_options, app.instance_path)
+        for key in config.binds:
+            self.metadatas.of(key)
+        engines = Engines(
+            config,
+            share_memory_connection=not framework.is_async,
+            instrument=recording.record if config.record_queries else None,
+        )
+        if config.track_modifications and not self._tracks_modifications:
+            signals.track(self.sync.sessionmaker.class_)
+            self._tracks_modifications = True
+        app.extensions["sqlalchemy"] = self
+        app.extensions[EXTENSION] = Registration(self, framework, config, engines)
+        framework.on_context_end(app, self._close, self._aclose)
+        framework.on_shutdown(app, engines.dispose_async)
+        if self._add_models_to_shell:
+            framework.add_shell_context(app, self._shell_context)
+
+    def _close(self, context: AppContext) -> None:
+        close_scope(context)
+        if "scopefunc" in self._session_options:
+            self.sync.session.remove()
+
+    async def _aclose(self, context: AppContext) -> None:
+        await aclose_scope(context)
+        if "scopefunc" in self._session_options:
+            await self.aio.session.remove()
+
+    def _shell_context(self) -> dict[str, Any]:
+        models = {m.class_.__name__: m.class_ for m in self.Model.registry.mappers}
+        return {**models, "db": self}
+
+    def relationship(self, *args: Any, **kwargs: Any) -> orm.RelationshipProperty[Any]:
+        """:func:`sqlalchemy.orm.relationship`, with :attr:`Query` as the class of a
+        dynamic relationship and its backref.
+        """
+        self._set_query_class(kwargs)
+        return orm.relationship(*args, **kwargs)
+
+    def dynamic_loader(
+        self, argument: Any, **kwargs: Any
+    ) -> orm.RelationshipProperty[Any]:
+        """:func:`sqlalchemy.orm.dynamic_loader`, with :attr:`Query` as its class."""
+        self._set_query_class(kwargs)
+        return orm.dynamic_loader(argument, **kwargs)
+
+    def _set_query_class(self, kwargs: dict[str, Any]) -> None:
+        kwargs.setdefault("query_class", self.Query)
+        backref = kwargs.get("backref")
+        if backref is not None:
+            name, options = (backref, {}) if isinstance(backref, str) else backref
+            kwargs["backref"] = name, {"query_class": self.Query, **options}
+
+    def __getattr__(self, name: str) -> Any:
+        """The short cuts ``db.Column``, ``db.select`` and so on: every public name of
+        ``sqlalchemy`` and ``sqlalchemy.orm``, and ``db.event``.
+        """
+        if name == "event":
+            return event
+        if name == "relation":
+            return self.relationship
+        if not name.startswith("_"):
+            for module in (sa, orm):
+                if hasattr(module, name):
+                    return getattr(module, name)
+        raise AttributeError(
+            f"{type(self).__name__!r} object has no attribute {name!r}"
+        )
+
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        context = current_context()
+        registration = context and context.app.extensions.get(EXTENSION)
+        if not registration or registration.db is not self:
+            return f"<{name}>"
+        first, *others = registration.config.binds.values()
+        more = f" +{len(others)}" if others else ""
+        return f"<{name} {first.url.render_as_string()}{more}>"
+
+
+def _check_session_class(options: Mapping[str, Any]) -> None:
+    cls = options.get("class_", Session)
+    if not (isinstance(cls, type) and issubclass(cls, Session)):
+        raise ConfigError(
+            f"session_options['class_']: expected a subclass of 'dualchemy.Session',"
+            f" got {cls!r}. The async API proxies an instance of the same class."
+        )
+
+
+def _forwarded(name: str) -> Callable[..., Any]:
+    @wraps(getattr(SyncAPI, name))
+    def method(self: SQLAlchemy, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self._api(), name)(*args, **kwargs)
+
+    return method
+
+
+class SQLAlchemy(Extension):
+    """One ``db`` for Quart and Flask.
+
+    ``db.session``, ``db.engine``, ``db.engines`` and the helpers are those of the
+    framework whose app context is active: of :class:`.AsyncAPI`, to be awaited, under
+    Quart, and of :class:`.SyncAPI` under Flask.
+
+    :param app: Call :meth:`init_app` on this application now.
+    :param metadata: The default metadata, for a naming convention. With a SQLAlchemy
+        2.x base, set it on the base instead.
+    :param session_options: Arguments for every session, as for
+        :class:`sqlalchemy.orm.sessionmaker`. ``class_`` is a subclass of
+        :class:`.Session`; ``scopefunc`` takes the place of the app context.
+    :param query_class: The class of legacy queries.
+    :param model_class: A subclass of :class:`.Model` or of SQLAlchemy's
+        ``DeclarativeBase`` or ``DeclarativeBaseNoMeta``, a 1.x declarative base, or a
+        plain class to make a base from.
+    :param engine_options: Arguments for every engine, as for
+        :func:`sqlalchemy.create_engine`. The config comes first.
+    :param add_models_to_shell: Offer ``db`` and the models in the framework's shell.
+    :param disable_autonaming: Do not make ``__tablename__`` from the class name.
+    :raises ConfigError: if an argument cannot be used.
+    """
+
+    def _api(self) -> Any:
+        framework = current_framework()
+        if framework is not None and framework.is_async:
+            return self.aio
+        return self.sync
+
+    @property
+    def session(self) -> Any:
+        """The session of the current app context.
+
+        Outside of any, a stand-in that can be kept, and finds the session when used.
+        """
+        if current_framework() is None:
+            return self._session_stand_in
+        return self._api().session
+
+    @cached_property
+    def _session_stand_in(self) -> CurrentSession:
+        return CurrentSession(self)
+
+    @property
+    def engine(self) -> Any:
+        """The engine of the default bind."""
+        return self._api().engine
+
+    @property
+    def engines(self) -> Any:
+        """The engines of the current app by bind key."""
+        return self._api().engines
+
+    get_engine = _forwarded("get_engine")
+    get_or_404 = _forwarded("get_or_404")
+    first_or_404 = _forwarded("first_or_404")
+    one_or_404 = _forwarded("one_or_404")
+    paginate = _forwarded("paginate")
+    create_all = _forwarded("create_all")
+    drop_all = _forwarded("drop_all")
+    reflect = _forwarded("reflect")
+    dispose = _forwarded("dispose")
+
+
+class CurrentSession:
+    """``db.session`` as taken outside an app context, at import time say.
+
+    Each use is passed on to the scoped session of the app context that is active then,
+    and ``isinstance`` sees that one's class.
+    """
+
+    __slots__ = ("_db",)
+
+    def __init__(self, db: SQLAlchemy) -> None:
+        object.__setattr__(self, "_db", db)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return type(self._db._api().session)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._db._api().session, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._db._api().session, name, value)
+
+    def __call__(self, **kwargs: Any) -> Any:
+        return self._db._api().session(**kwargs)
+
+    def __contains__(self, instance: object) -> bool:
+        return instance in self._db._api().session
+
+    def __iter__(self) -> Any:
+        return iter(self._db._api().session)
+
+    def __repr__(self) -> str:
+        return f"<session of {self._db!r}>"

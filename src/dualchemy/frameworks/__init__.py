@@ -1,0 +1,86 @@
+"""Which framework is running, and what does it do its own way?
+
+Everything that differs between Flask and Quart is behind :class:`Framework`; nothing
+else in the library asks which one it is in. Quart's half is imported only when a Quart
+app is initialised.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import werkzeug.exceptions
+
+from .base import AppContext, CloseScope, CloseScopeAsync, Framework
+from .flask import FlaskFramework
+
+__all__ = [
+    "AppContext",
+    "CloseScope",
+    "CloseScopeAsync",
+    "Framework",
+    "abort",
+    "current_context",
+    "current_framework",
+    "framework_of",
+    "request_args",
+]
+
+_loaded: list[Framework] = [FlaskFramework()]
+
+
+def framework_of(app: Any) -> Framework:
+    """Return the framework that an application belongs to.
+
+    :raises TypeError: if it is neither a Flask nor a Quart application.
+    """
+    for framework in _loaded:
+        if framework.owns(app):
+            return framework
+    # An application can only be Quart's if its own module has imported Quart.
+    if sys.modules.get("quart") is not None and len(_loaded) == 1:
+        from .quart import QuartFramework
+
+        _loaded.append(QuartFramework())
+        return framework_of(app)
+    raise TypeError(
+        f"init_app: expected a Flask or Quart application, got {type(app).__name__!r}."
+    )
+
+
+def current_framework() -> Framework | None:
+    """Return the framework that has an active app context.
+
+    Where both have one (a test that holds a Flask context while it calls a Quart
+    client, say), it is the one that runs code the way the caller runs: Quart on an
+    event loop, Flask elsewhere.
+    """
+    found: Framework | None = None
+    for framework in _loaded:
+        if framework.context() is None:
+            continue
+        if found is None or framework.runs_here():
+            found = framework
+    return found
+
+
+def current_context() -> AppContext | None:
+    """Return the active app context of :func:`current_framework`."""
+    framework = current_framework()
+    return None if framework is None else framework.context()
+
+
+def request_args() -> Mapping[str, str] | None:
+    """Return the query arguments of the current request, if there is one."""
+    framework = current_framework()
+    return None if framework is None else framework.request_args()
+
+
+def abort(code: int, description: str | None = None) -> NoReturn:
+    """Raise the HTTP exception for a status code, as the current app defines it."""
+    framework = current_framework()
+    if framework is None:
+        werkzeug.exceptions.abort(code, description=description)
+    framework.abort(code, description)

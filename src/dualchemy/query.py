@@ -1,0 +1,96 @@
+"""What does the legacy query interface add to SQLAlchemy's?
+
+Sync API only: a ``Query`` loads while it is used, which async code cannot await.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from sqlalchemy import orm
+from sqlalchemy.exc import MultipleResultsFound, NoResultFound
+
+from .errors import ContextError
+from .frameworks import abort, current_framework
+from .pagination import Pagination, QueryPagination
+
+if TYPE_CHECKING:
+    from .models import ModelBehaviour
+
+__all__ = ["Query"]
+
+T = TypeVar("T", bound=Any)
+
+
+class Query(orm.Query[T]):
+    """A :class:`sqlalchemy.orm.Query` with methods for views."""
+
+    def get_or_404(self, ident: Any, description: str | None = None) -> T:
+        """Return the row with this primary key, or abort with ``404 Not Found``.
+
+        :param ident: The primary key.
+        :param description: Shown on the error page.
+        """
+        value = self.get(ident)
+        if value is None:
+            abort(404, description)
+        return value
+
+    def first_or_404(self, description: str | None = None) -> T:
+        """Return the first row, or abort with ``404 Not Found``.
+
+        :param description: Shown on the error page.
+        """
+        value = self.first()
+        if value is None:
+            abort(404, description)
+        return value
+
+    def one_or_404(self, description: str | None = None) -> T:
+        """Return the only row, or abort with ``404 Not Found`` if there is none, or
+        more than one.
+
+        :param description: Shown on the error page.
+        """
+        try:
+            return self.one()
+        except (NoResultFound, MultipleResultsFound):
+            abort(404, description)
+
+    def paginate(
+        self,
+        *,
+        page: int | None = None,
+        per_page: int | None = None,
+        max_per_page: int | None = 100,
+        error_out: bool = True,
+        count: bool = True,
+    ) -> Pagination[T]:
+        """Return a page of the rows; see :meth:`.SyncAPI.paginate`."""
+        return QueryPagination(
+            query=self,
+            page=page,
+            per_page=per_page,
+            max_per_page=max_per_page,
+            error_out=error_out,
+            count=count,
+        )
+
+
+class QueryProperty:
+    """``Model.query``: a query for the class it is read on."""
+
+    def __get__(
+        self, instance: ModelBehaviour | None, model: type[ModelBehaviour]
+    ) -> Query[Any]:
+        framework = current_framework()
+        if framework is not None and framework.is_async and framework.runs_here():
+            _refuse(model.__name__)
+        return model.query_class(model, session=model.__fsa__.sync.session())
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ContextError(
+        f"'{name}.query' is the sync API's, and would block the event loop. Under Quart"
+        f" write 'await db.session.scalars(select({name}).where(...))'."
+    )

@@ -1,0 +1,80 @@
+"""Which bind does a statement go to?
+
+The answer is a bind key. A mapper or a table belongs to the bind whose key its metadata
+carries in ``info["bind_key"]``; what has no such key goes to the default bind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import ClauseElement, Table, UpdateBase, inspect
+from sqlalchemy.exc import InvalidRequestError, NoInspectionAvailable
+from sqlalchemy.orm.exc import UnmappedClassError
+from sqlalchemy.sql import visitors
+
+from .errors import join_keys
+
+BIND_KEY = "bind_key"
+
+
+def bind_key(mapper: Any, clause: Any) -> str | None:
+    """Return the bind key for an operation of a session.
+
+    :param mapper: The mapper or mapped class of the operation, if it has one. It
+        decides, for a joined-inheritance child may live in another bind than its
+        parent.
+    :param clause: The statement or table, if it has one.
+    :raises sqlalchemy.orm.exc.UnmappedClassError: if ``mapper`` is a class that is not
+        mapped.
+    :raises sqlalchemy.exc.InvalidRequestError: if the statement's tables belong to
+        several binds.
+    """
+    if mapper is not None:
+        key = _key_of_mapper(mapper)
+        if key is not None:
+            return key
+    if clause is not None:
+        return _key_of_clause(clause)
+    return None
+
+
+def _key_of_mapper(mapper: Any) -> str | None:
+    try:
+        local_table = inspect(mapper).local_table
+    except NoInspectionAvailable as error:
+        if isinstance(mapper, type):
+            raise UnmappedClassError(mapper) from error
+        raise
+    return _key_of_clause(local_table)
+
+
+def _key_of_clause(clause: ClauseElement) -> str | None:
+    if isinstance(clause, UpdateBase):
+        clause = clause.table
+    if isinstance(clause, Table):
+        return _key_of_table(clause)
+    keys = {_key_of_table(table): table for table in tables_of(clause)}
+    if len(keys) > 1:
+        places = ", ".join(f"{table.name!r}" for table in keys.values())
+        raise InvalidRequestError(
+            f"The statement uses tables of several binds, {join_keys(keys)}"
+            f" (tables {places}), and no database can join over them. Run one statement"
+            " for each bind."
+        )
+    return next(iter(keys), None)
+
+
+def _key_of_table(table: Table) -> str | None:
+    key: str | None = table.metadata.info.get(BIND_KEY)
+    return key
+
+
+def tables_of(clause: ClauseElement) -> Iterator[Table]:
+    """Yield the tables that a clause mentions, in its columns too."""
+    for element in visitors.iterate(clause):
+        if isinstance(element, Table):
+            yield element
+        elif isinstance(table := getattr(element, "table", None), Table):
+            yield table

@@ -1,0 +1,38 @@
+"""Which metadata does ``create_all`` (``drop_all``, ``reflect``) run on?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Literal
+
+import sqlalchemy as sa
+
+from .errors import UnknownBindKeyError
+from .metadata import Metadatas
+
+Operation = Literal["create_all", "drop_all", "reflect"]
+BindKeys = str | None | Sequence[str | None]
+
+ALL = "__all__"
+
+
+def targets(
+    metadatas: Metadatas, configured: Collection[str | None], bind_key: BindKeys
+) -> list[tuple[str | None, sa.MetaData]]:
+    """Return the bind keys that are meant, each with its metadata.
+
+    :raises UnknownBindKeyError: if one is not configured.
+    """
+    if bind_key == ALL:
+        # An app whose binds all have names need not configure a default.
+        keys: Sequence[str | None] = [
+            key for key in metadatas if key in configured or metadatas[key].tables
+        ]
+    elif bind_key is None or isinstance(bind_key, str):
+        keys = [bind_key]
+    else:
+        keys = bind_key
+    for key in keys:
+        if key not in configured:
+            raise UnknownBindKeyError(key, configured)
+    return [(key, metadatas.of(key)) for key in keys]

@@ -1,0 +1,87 @@
+"""What do the sessions of ``db`` add to SQLAlchemy's?
+
+Routing, and nothing else. The async session proxies a session of the same class, so
+every rule is written once, on the sync :class:`Session`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from .routing import bind_key
+from .scope import current_registration
+from .signals import Tracker
+
+if TYPE_CHECKING:
+    from .engines import EngineMap
+    from .extension import Extension  # only to name the owner of a session
+
+__all__ = ["ScopedSession", "Session"]
+
+
+class Session(orm.Session):
+    """A :class:`sqlalchemy.orm.Session` that sends each operation to the engine of its
+    model's or table's bind key.
+
+    To customise ``db.session``, subclass this and pass it as
+    ``session_options={"class_": ...}`` to :class:`.SQLAlchemy`.
+
+    :param db: The extension object.
+    :param kwargs: As for SQLAlchemy's ``Session``. With ``bind`` or ``binds`` given,
+        they decide; that is how a session joins an external transaction.
+    """
+
+    def __init__(self, db: Extension, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._db = db
+        self._routed = not (kwargs.get("bind") or kwargs.get("binds"))
+        self._proxied_by_async = False
+        self._tracker = Tracker()
+        self._engines: EngineMap[sa.Engine] | None = None
+
+    def get_bind(
+        self,
+        mapper: Any | None = None,
+        clause: Any | None = None,
+        bind: sa.Engine | sa.Connection | None = None,
+        **kwargs: Any,
+    ) -> sa.Engine | sa.Connection:
+        """Return the engine or connection for an operation.
+
+        :raises UnknownBindKeyError: if the app did not configure the bind key.
+        """
+        if bind is not None:
+            return bind
+        if not self._routed:
+            return super().get_bind(mapper, clause=clause, **kwargs)
+        engines = self._engines
+        if engines is None:
+            engines = self._engines = self._find_engines()
+        return engines[bind_key(mapper, clause)]
+
+    def _find_engines(self) -> EngineMap[sa.Engine]:
+        engines = current_registration(self._db).engines
+        return engines.aio().sync_map if self._proxied_by_async else engines.sync
+
+    async def __aenter__(self) -> NoReturn:
+        raise TypeError(
+            "This is a sync session, which Flask's 'db.session' and 'db.sync' give: use"
+            " 'with', not 'async with', and no 'await'. For an async session, use"
+            " 'db.aio'."
+        )
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Present only so that ``async with`` reaches the message above."""
+
+
+class ScopedSession(orm.scoped_session[Session]):
+    """The :class:`~sqlalchemy.orm.scoped_session` of the current app context."""
+
+    async def __aenter__(self) -> NoReturn:
+        await self().__aenter__()
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Present only so that ``async with`` reaches the message of the session."""

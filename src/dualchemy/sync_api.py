@@ -1,0 +1,261 @@
+"""What does ``db.sync`` offer, which is ``db`` itself under Flask?"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from . import lookup, schema
+from .pagination import PageOptions, SelectPagination
+from .scope import SyncRegistry, current_registration
+from .sessions import ScopedSession, Session
+
+if TYPE_CHECKING:
+    from .extension import Extension
+
+__all__ = ["SyncAPI", "SyncHelpers"]
+
+O = TypeVar("O", bound=object)
+T = TypeVar("T")
+
+
+class SyncHelpers:
+    """What ``db`` itself offers under Flask. All of it needs an app context."""
+
+    session: ScopedSession
+    """The session of the current app context: a
+    :class:`~sqlalchemy.orm.scoped_session` of :class:`.Session`, opened on first use
+    and closed when the context ends.
+    """
+
+    def __init__(self, db: Extension, session_options: Mapping[str, Any]) -> None:
+        self._db = db
+        options = dict(session_options)
+        scopefunc = options.pop("scopefunc", None)
+        options.setdefault("class_", Session)
+        options.setdefault("query_cls", db.Query)
+        self._sessionmaker: orm.sessionmaker[Session] = orm.sessionmaker(
+            db=db, **options
+        )
+        self.session = ScopedSession(self._sessionmaker, scopefunc)
+        if scopefunc is None:
+            self.session.registry = SyncRegistry(db, self._sessionmaker)
+
+    @property
+    def engines(self) -> Mapping[str | None, sa.Engine]:
+        """The engines of the current app by bind key, each made when it is first used.
+        ``None`` is the key of the default bind.
+
+        :raises UnknownBindKeyError: on looking up a key that is not configured.
+        """
+        return current_registration(self._db).engines.sync
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The engine of the default bind.
+
+        :raises UnknownBindKeyError: if no default bind is configured.
+        """
+        return self.engines[None]
+
+    def get_engine(self, bind_key: str | None = None, **kwargs: Any) -> sa.Engine:
+        """Return the engine of a bind.
+
+        .. deprecated:: 0.1
+            As in Flask-SQLAlchemy 3.0. Use ``engines[bind_key]``.
+        """
+        warnings.warn(
+            "'get_engine' is deprecated. Use 'engine' or 'engines[bind_key]'.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.engines[kwargs.get("bind", bind_key)]
+
+    def get_or_404(
+        self,
+        entity: type[O],
+        ident: Any,
+        *,
+        description: str | None = None,
+        **kwargs: Any,
+    ) -> O:
+        """Return the row of a model with this primary key.
+
+        :param entity: The model.
+        :param ident: The primary key: a value, or a tuple or dict of them.
+        :param description: Shown on the error page.
+        :param kwargs: As for :meth:`sqlalchemy.orm.Session.get`.
+        :raises werkzeug.exceptions.NotFound: if there is none.
+        """
+        return lookup.get_or_404(self.session(), entity, ident, description, kwargs)
+
+    @overload
+    def first_or_404(
+        self,
+        statement: sa.Select[tuple[T, *tuple[Any, ...]]],
+        *,
+        description: str | None = None,
+    ) -> T: ...
+
+    @overload
+    def first_or_404(
+        self,
+        statement: sa.Select[T],  # type: ignore[type-var,unused-ignore]
+        *,
+        description: str | None = None,
+    ) -> T: ...
+
+    @overload
+    def first_or_404(
+        self, statement: sa.Executable, *, description: str | None = None
+    ) -> Any: ...
+
+    def first_or_404(
+        self, statement: sa.Executable, *, description: str | None = None
+    ) -> Any:
+        """Return the first column (or entity) of the first row.
+
+        :param statement: A ``select``.
+        :param description: Shown on the error page.
+        :raises werkzeug.exceptions.NotFound: if there is no row.
+        """
+        return lookup.first_or_404(self.session(), statement, description)
+
+    @overload
+    def one_or_404(
+        self,
+        statement: sa.Select[tuple[T, *tuple[Any, ...]]],
+        *,
+        description: str | None = None,
+    ) -> T: ...
+
+    @overload
+    def one_or_404(
+        self,
+        statement: sa.Select[T],  # type: ignore[type-var,unused-ignore]
+        *,
+        description: str | None = None,
+    ) -> T: ...
+
+    @overload
+    def one_or_404(
+        self, statement: sa.Executable, *, description: str | None = None
+    ) -> Any: ...
+
+    def one_or_404(
+        self, statement: sa.Executable, *, description: str | None = None
+    ) -> Any:
+        """Return the first column (or entity) of the only row.
+
+        :param statement: A ``select``.
+        :param description: Shown on the error page.
+        :raises werkzeug.exceptions.NotFound: if there is no row, or more than one.
+        """
+        return lookup.one_or_404(self.session(), statement, description)
+
+    @overload
+    def paginate(
+        self, select: sa.Select[tuple[T]], **options: Unpack[PageOptions]
+    ) -> SelectPagination[T]: ...
+
+    @overload
+    def paginate(
+        self,
+        select: sa.Select[T],  # type: ignore[type-var,unused-ignore]
+        **options: Unpack[PageOptions],
+    ) -> SelectPagination[T]: ...
+
+    @overload
+    def paginate(
+        self, select: sa.Executable, **options: Unpack[PageOptions]
+    ) -> SelectPagination[Any]: ...
+
+    def paginate(
+        self,
+        select: Any,
+        *,
+        page: int | None = None,
+        per_page: int | None = None,
+        max_per_page: int | None = 100,
+        error_out: bool = True,
+        count: bool = True,
+    ) -> SelectPagination[Any]:
+        """Return a page of a statement's rows.
+
+        Entities or values of one column come as they are, several columns as rows.
+
+        :param select: A ``select``, ordered so that the pages are stable.
+        :param page: The number of the page, from 1. Taken from the ``page`` argument of
+            the current request if ``None``; 1 without one.
+        :param per_page: The number of items on a page. Taken from the ``per_page``
+            argument of the current request if ``None``; 20 without one.
+        :param max_per_page: The limit of ``per_page``; ``None`` for no limit.
+        :param error_out: Abort with ``404 Not Found`` if ``page`` or ``per_page`` is
+            not a positive integer, or if the page is empty and not the first. If
+            false, defaults take the place of bad values, and such a page is empty.
+        :param count: Find the total, by a second statement where the page does not
+            show it by itself.
+        :raises werkzeug.exceptions.NotFound: see ``error_out``.
+        :raises TypeError: if ``page`` or ``per_page`` is given and not an int.
+        """
+        return SelectPagination(
+            select=select,
+            session=self.session(),
+            page=page,
+            per_page=per_page,
+            max_per_page=max_per_page,
+            error_out=error_out,
+            count=count,
+        )
+
+    def create_all(self, bind_key: schema.BindKeys = schema.ALL) -> None:
+        """Create the tables that do not exist.
+
+        :param bind_key: A bind key or a list of them; all by default.
+        :raises UnknownBindKeyError: if a key, or a table's key, is not configured.
+        """
+        self._on_metadatas("create_all", bind_key)
+
+    def drop_all(self, bind_key: schema.BindKeys = schema.ALL) -> None:
+        """Drop the tables.
+
+        :param bind_key: A bind key or a list of them; all by default.
+        :raises UnknownBindKeyError: if a key, or a table's key, is not configured.
+        """
+        self._on_metadatas("drop_all", bind_key)
+
+    def reflect(self, bind_key: schema.BindKeys = schema.ALL) -> None:
+        """Load the definitions of the tables that the databases hold.
+
+        :param bind_key: A bind key or a list of them; all by default.
+        :raises UnknownBindKeyError: if a key is not configured.
+        """
+        self._on_metadatas("reflect", bind_key)
+
+    def _on_metadatas(
+        self, operation: schema.Operation, bind_key: schema.BindKeys
+    ) -> None:
+        engines = self.engines
+        for key, metadata in schema.targets(self._db.metadatas, engines, bind_key):
+            with engines[key].begin() as connection:
+                getattr(metadata, operation)(connection)
+
+    def dispose(self) -> None:
+        """Close the pooled connections of the current app's sync engines."""
+        current_registration(self._db).engines.dispose_sync()
+
+
+class SyncAPI(SyncHelpers):
+    """``db.sync``: the sync API, in either framework and in scripts."""
+
+    @property
+    def sessionmaker(self) -> orm.sessionmaker[Session]:
+        """The factory of sessions that you close yourself, with the same routing:
+        ``with db.sync.sessionmaker() as session`` or ``.begin()``. Each belongs to the
+        app whose context is active when it first runs a statement.
+        """
+        return self._sessionmaker

