@@ -225,6 +225,16 @@ class TestRouting:
             await shop.run(log.delete())
             assert await shop.scalar(select(sa.func.count(log.c.line))) == 0
 
+    async def test_what_does_not_say_can_be_told(self, shop: Shop) -> None:
+        union = sa.union(select(shop.Report.id), select(shop.Report.id))
+        async with shop.site.context():
+            await resolve(shop.db.create_all())
+            for statement in (union, text("SELECT id FROM report")):
+                result = shop.db.session.execute(
+                    statement, bind_arguments={"mapper": shop.Report}
+                )
+                assert (await resolve(result)).all() == []
+
     async def test_what_has_no_table_goes_to_the_default(self, shop: Shop) -> None:
         async with shop.site.context():
             await resolve(shop.db.create_all())
