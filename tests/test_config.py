@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -11,6 +12,11 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
 from dualchemy import ConfigError, DualchemyError, SQLAlchemy
+
+
+class SizedPool(NullPool):
+    def __init__(self, creator: Any, shelves: int = 0, **kwargs: Any) -> None:
+        super().__init__(creator, **kwargs)
 
 
 def init(tmp_path: Path, config: dict[str, object], **arguments: object) -> SQLAlchemy:
@@ -313,6 +319,13 @@ def test_echo_is_the_default_of_every_engine(tmp_path: Path) -> None:
     assert echo == {None: True, "quiet": False}
 
 
+def test_none_is_the_same_as_not_set(tmp_path: Path) -> None:
+    init(
+        tmp_path,
+        {**uri("sqlite://"), "SQLALCHEMY_BINDS": None, "SQLALCHEMY_ECHO": None},
+    )
+
+
 def test_config_is_not_changed_by_reading_it(tmp_path: Path) -> None:
     bind = {"url": "sqlite://", "async": {"echo": True}, "pragmas": {"foreign_keys": 1}}
     config = {"SQLALCHEMY_BINDS": {"reports": bind}}
@@ -334,3 +347,33 @@ def test_session_class_must_be_ours() -> None:
         "session_options['class_']: expected a subclass of 'dualchemy.Session', got"
         " <class 'dict'>. The async API proxies an instance of the same class."
     )
+
+
+@pytest.mark.parametrize(
+    ("url", "accepted"),
+    [
+        ("sqlite://", {"native_datetime": True}),  # the dialect's
+        ("sqlite:///a.db", {"poolclass": SizedPool, "shelves": 3}),  # the pool's
+        ("sqlite:///a.db?plugin=some_plugin", {"some_option": 1}),  # a plug-in's
+    ],
+)
+def test_options_of_dialects_pools_and_plug_ins_are_known(
+    tmp_path: Path, url: str, accepted: dict[str, object]
+) -> None:
+    init(tmp_path, {**uri(url), "SQLALCHEMY_ENGINE_OPTIONS": accepted})
+
+
+def test_pragmas_are_for_both_apis(tmp_path: Path) -> None:
+    bind = {"url": "sqlite://", "async": {"pragmas": {"foreign_keys": 1}}}
+    with pytest.raises(ConfigError, match=r"unknown engine option 'pragmas'"):
+        init(tmp_path, binds(reports=bind))
+
+
+def test_password_among_the_parameters_is_not_shown(tmp_path: Path) -> None:
+    app = Flask("shop", instance_path=str(tmp_path))
+    app.config["SQLALCHEMY_DATABASE_URI"] = "postgresql://db/shop?sslpassword=s3cret"
+    db = SQLAlchemy(app)
+
+    with app.app_context():
+        assert repr(db) == "<SQLAlchemy postgresql://db/shop?sslpassword=***>"
+        assert "s3cret" not in repr(db.sync.engines)

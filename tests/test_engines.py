@@ -224,6 +224,19 @@ class TestMySQLDefaults:
             assert site.db.engine.pool._recycle == -1
 
 
+@pytest.mark.backends("postgresql", "postgresql-psycopg")
+async def test_libpq_parameters_work_on_both_apis(
+    backend: Backend, make_site: Any
+) -> None:
+    parameters = {"application_name": "shop", "sslmode": "disable"}
+    url = make_url(backend.url).update_query_dict(parameters)
+    text_ = url.render_as_string(hide_password=False)
+    site = make_site("quart", SQLALCHEMY_DATABASE_URI=text_)
+    async with site.context():
+        for engine in (site.db.sync.engine, site.db.aio.engine):
+            assert await execute(engine, "SHOW application_name") == [("shop",)]
+
+
 @pytest.mark.backends("sqlite", "sqlite-memory")
 async def test_pragmas_are_set_on_every_connection(
     framework: str, backend: Backend, make_site: Any
@@ -292,6 +305,16 @@ class TestMemory:
         asyncio.run(run("CREATE TABLE thing (id INTEGER)"))
         asyncio.run(run("INSERT INTO thing VALUES (3)"))
         assert asyncio.run(run("SELECT id FROM thing")) == [(3,)]
+
+    async def test_on_a_sqlite_without_the_memdb_vfs(
+        self, framework: str, backend: Backend, make_site: Any, monkeypatch: Any
+    ) -> None:
+        monkeypatch.setattr("sqlite3.sqlite_version_info", (3, 35, 0))
+        site = make_site(framework, SQLALCHEMY_DATABASE_URI=backend.url)
+        async with site.context():
+            await execute(site.db.sync.engine, "CREATE TABLE thing (id INTEGER)")
+            await execute(site.db.aio.engine, "INSERT INTO thing VALUES (7)")
+            assert await execute(site.db.sync.engine, "SELECT id FROM thing") == [(7,)]
 
     async def test_is_another_for_another_key_or_app(
         self, framework: str, backend: Backend, make_site: Any

@@ -24,14 +24,13 @@ def models(site: Site) -> Any:
     class User(site.db.Model):
         id: Mapped[int] = mapped_column(primary_key=True)
         name: Mapped[str] = mapped_column(String(20), default="x")
-        posts: Mapped[list[Post]] = relationship(back_populates="author")
+        posts = relationship("Post", back_populates="author")
 
     class Post(site.db.Model):
         id: Mapped[int] = mapped_column(primary_key=True)
         author_id: Mapped[int] = mapped_column(ForeignKey(User.id))
-        author: Mapped[User] = relationship(back_populates="posts")
+        author = relationship(User, back_populates="posts")
 
-    globals()["Post"], globals()["User"] = Post, User
     site.User, site.Post = User, Post  # type: ignore[attr-defined]
     return site
 

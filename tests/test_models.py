@@ -9,9 +9,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.orm import Mapped, mapped_column
+from werkzeug.exceptions import NotFound
 
 from dualchemy import ConfigError, Model, SQLAlchemy
 from dualchemy.models import DefaultMeta
+from dualchemy.query import QueryProperty
 
 
 class Name(str):
@@ -522,3 +524,69 @@ def test_dynamic_relationships_use_the_query_class() -> None:
 
     orm.configure_mappers()
     assert isinstance(User(id=1).posts, db.Query)
+
+
+def test_dynamic_loader_uses_the_query_class() -> None:
+    db = SQLAlchemy()
+
+    class User(db.Model):
+        id = db.Column(db.Integer, primary_key=True)
+        posts = db.dynamic_loader("Post", backref="author")
+        others = db.relation("Post", lazy="dynamic", viewonly=True)
+
+    class Post(db.Model):
+        id = db.Column(db.Integer, primary_key=True)
+        user_id = db.Column(db.ForeignKey(User.id))
+
+    assert isinstance(User(id=1).posts, db.Query)
+    assert isinstance(User(id=1).others, db.Query)
+
+
+def test_declarative_base_with_explicit_metadata() -> None:
+    metadata = sa.MetaData()
+    base = orm.declarative_base(metaclass=DefaultMeta)
+
+    db = SQLAlchemy(model_class=base, metadata=metadata)
+
+    class User(db.Model):
+        id = db.Column(db.Integer, primary_key=True)
+
+    assert User.metadata is metadata
+    assert isinstance(vars(base)["query"], QueryProperty)
+
+
+async def test_awaitable_attrs_load_what_is_not_loaded(make_site: Any) -> None:
+    site = make_site("quart", SQLALCHEMY_DATABASE_URI="sqlite://")
+
+    class User(site.db.Model):
+        id: Mapped[int] = mapped_column(primary_key=True)
+        posts = orm.relationship("Post")
+
+    class Post(site.db.Model):
+        id: Mapped[int] = mapped_column(primary_key=True)
+        user_id: Mapped[int] = mapped_column(sa.ForeignKey(User.id))
+
+    async with site.context():
+        await site.db.create_all()
+        site.db.session.add_all([User(id=1), Post(user_id=1)])
+        await site.db.session.commit()
+    async with site.context():
+        user = await site.db.get_or_404(User, 1)
+        assert "posts" not in vars(user)
+        assert [post.id for post in await user.awaitable_attrs.posts] == [1]
+
+
+def test_query_outside_a_context_aborts_as_werkzeug_does() -> None:
+    db = SQLAlchemy()
+
+    class User(db.Model):
+        id = db.Column(db.Integer, primary_key=True)
+
+    engine = sa.create_engine("sqlite://")
+    db.metadata.create_all(engine)
+    with orm.Session(engine) as session:
+        query = db.Query(User, session=session)
+        with pytest.raises(NotFound) as caught:
+            query.first_or_404("No user.")
+    engine.dispose()
+    assert caught.value.description == "No user."

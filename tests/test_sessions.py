@@ -491,3 +491,56 @@ class TestCancellation:
         async with site.context():
             assert checked_out(site) == 0
             assert await site.db.session.scalar(text("SELECT 1")) == 1
+
+    async def test_cancelled_again_and_again_while_closing(
+        self, backend: Any, make_site: Any
+    ) -> None:
+        site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)
+        loop = asyncio.get_running_loop()
+
+        async def work() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            async with site.context():
+                await site.db.session.execute(text("SELECT 1"))
+                task.cancel()
+                for turn in range(200):
+                    loop.call_later(turn / 20_000, task.cancel)
+
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.create_task(work())
+        async with site.context():
+            assert checked_out(site) == 0
+            assert await site.db.session.scalar(text("SELECT 1")) == 1
+
+    async def test_timeout_is_told_as_one(self, backend: Any, make_site: Any) -> None:
+        """The count of cancellations, which ``asyncio.timeout`` reads, stays right."""
+        site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)
+
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(None) as timeout:
+                async with site.context():
+                    await site.db.session.execute(text("SELECT 1"))
+                    timeout.reschedule(0)
+                await asyncio.sleep(1)
+        async with site.context():
+            assert checked_out(site) == 0
+
+    async def test_blocking_session_is_closed_too(
+        self, backend: Any, make_site: Any
+    ) -> None:
+        site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)
+        sessions = []
+
+        async def work() -> None:
+            async with site.context():
+                site.db.sync.session.execute(text("SELECT 1"))
+                await site.db.session.execute(text("SELECT 1"))
+                sessions.append(site.db.sync.session())
+                asyncio.current_task().cancel()  # type: ignore[union-attr]
+
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.create_task(work())
+        assert not sessions[0].in_transaction()
+        async with site.context():
+            assert checked_out(site) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 import pytest
+from sqlalchemy.dialects import registry
 from sqlalchemy.engine import make_url
 
 from dualchemy import ConfigError, MissingDriverError
@@ -176,24 +177,52 @@ def test_asyncpg_parameters_reach_psycopg(installed: set[str]) -> None:
     }
 
 
-def test_plug_in_dialects_keep_their_names(
-    installed: set[str],
-) -> None:
-    """As CockroachDB's plug-in registers its dialects."""
-    from sqlalchemy.dialects import registry
+class TestPlugIn:
+    """Third-party dialects, such as CockroachDB's, keep their drivernames."""
 
-    postgresql = "sqlalchemy.dialects.postgresql"
-    for name, module, cls in (
-        ("roachdb", f"{postgresql}.psycopg", "PGDialect_psycopg"),
-        ("roachdb.asyncpg", f"{postgresql}.asyncpg", "PGDialect_asyncpg"),
-    ):
-        registry.register(name, module, cls)
+    @pytest.fixture(autouse=True)
+    def roachdb(self) -> None:
+        package = "sqlalchemy.dialects.postgresql"
+        for name, module, cls in (
+            ("roachdb", "psycopg2", "PGDialect_psycopg2"),
+            ("roachdb.psycopg2", "psycopg2", "PGDialect_psycopg2"),
+            ("roachdb.psycopg", "psycopg", "PGDialect_psycopg"),
+            ("roachdb.asyncpg", "asyncpg", "PGDialect_asyncpg"),
+            ("lonelydb", "psycopg2", "PGDialect_psycopg2"),
+        ):
+            registry.register(name, f"{package}.{module}", cls)
 
-    assert for_api(make_url("roachdb://"), "sync", "KEY").drivername == "roachdb"
-    assert (
-        for_api(make_url("roachdb+asyncpg://"), "async", "KEY").drivername
-        == "roachdb+asyncpg"
+    @pytest.mark.parametrize(
+        ("configured", "sync", "aio"),
+        [
+            ("roachdb://", "roachdb", "roachdb+asyncpg"),
+            ("roachdb+asyncpg://", "roachdb+psycopg", "roachdb+asyncpg"),
+            ("roachdb+psycopg2://", "roachdb+psycopg2", "roachdb+asyncpg"),
+            ("roachdb+psycopg://", "roachdb+psycopg", "roachdb+psycopg"),
+        ],
     )
+    def test_serves_both_apis(
+        self, installed: set[str], configured: str, sync: str, aio: str
+    ) -> None:
+        url = make_url(configured)
+
+        assert for_api(url, "sync", "KEY").drivername == sync
+        assert for_api(url, "async", "KEY").drivername == aio
+
+    def test_takes_the_driver_that_is_installed(self, installed: set[str]) -> None:
+        installed.remove("asyncpg")
+
+        url = for_api(make_url("roachdb://"), "async", "KEY")
+
+        assert url.drivername == "roachdb+psycopg"
+
+    def test_without_an_async_dialect(self, installed: set[str]) -> None:
+        with pytest.raises(ConfigError) as caught:
+            for_api(make_url("lonelydb://"), "async", "KEY")
+
+        assert str(caught.value).startswith(
+            "KEY: the driver of 'lonelydb' does not serve the async API"
+        )
 
 
 def test_driver_in_a_missing_package_is_missing() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Generator
-from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
@@ -30,15 +29,8 @@ class HelperCall(Coroutine[Any, Any, T]):
     def send(self, value: Any) -> Any:
         return self._coroutine.send(value)
 
-    def throw(
-        self,
-        typ: Any,
-        val: BaseException | object = None,
-        tb: TracebackType | None = None,
-    ) -> Any:
-        if val is None and tb is None:
-            return self._coroutine.throw(typ)
-        return self._coroutine.throw(typ, val, tb)
+    def throw(self, *exception: Any) -> Any:
+        return self._coroutine.throw(*exception)
 
     def close(self) -> None:
         self._coroutine.close()
@@ -49,7 +41,7 @@ class HelperCall(Coroutine[Any, Any, T]):
     def __getattr__(self, attribute: str) -> Any:
         # Coroutines show their state under these names, which asyncio's debug mode and
         # inspect read.
-        if attribute.startswith(("cr_", "__")):
+        if attribute.startswith(("cr_", "_")):
             return getattr(self._coroutine, attribute)
         raise AttributeError(f"{self._missing()} before reading {attribute!r} of it.")
 
@@ -66,7 +58,6 @@ class HelperCall(Coroutine[Any, Any, T]):
         return True
 
     def _missing(self) -> str:
-        self._coroutine.close()  # The message stands for Python's warning.
         return (
             f"'{self._name}(...)' was not awaited: under Quart and on 'db.aio', write"
             f" 'await {self._name}(...)'"

@@ -310,7 +310,7 @@ _ENGINE_OPTIONS = frozenset(
         "use_insertmanyvalues",
     ]
 )
-_OWN_OPTIONS = frozenset({"async", "pragmas", "sync", "url"})
+_OWN_OPTIONS = frozenset({"async", "pragmas", "sync"})
 
 
 def _check_options(url: URL, options: Options, path: str) -> None:
@@ -319,15 +319,15 @@ def _check_options(url: URL, options: Options, path: str) -> None:
     for name in options:
         if name in _ENGINE_OPTIONS:
             continue
-        known = {*_ENGINE_OPTIONS, *_OWN_OPTIONS, *_dialect_options(url)}
+        known = {*_ENGINE_OPTIONS, *_dialect_options(url)}
         if poolclass := options.get("poolclass"):
             known |= get_cls_kwargs(poolclass)
         if name not in known:
             raise ConfigError(
                 f"{path}: unknown engine option {name!r} for"
-                f" {url.drivername!r}.{did_you_mean(str(name), sorted(known))} Options"
-                " are those of sqlalchemy.create_engine(); what goes to the driver"
-                " belongs into 'connect_args'."
+                f" {url.drivername!r}.{did_you_mean(str(name), sorted(known | _OWN_OPTIONS))}"
+                " Options are those of sqlalchemy.create_engine(); what goes to the"
+                " driver belongs into 'connect_args'."
             )
 
 

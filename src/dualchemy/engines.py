@@ -26,7 +26,13 @@ from sqlalchemy.pool import (
 )
 
 from .config import Bind, Config
-from .errors import ConfigError, ContextError, MissingDriverError, UnknownBindKeyError
+from .errors import (
+    ConfigError,
+    ContextError,
+    MissingDriverError,
+    UnknownBindKeyError,
+    show_url,
+)
 from .urls import API, for_api
 
 if TYPE_CHECKING:
@@ -71,7 +77,7 @@ class EngineMap(Mapping[str | None, E], Generic[E]):
         return len(self._binds)
 
     def __repr__(self) -> str:
-        urls = {key: bind.url.render_as_string() for key, bind in self._binds.items()}
+        urls = {key: show_url(bind.url) for key, bind in self._binds.items()}
         return f"<{type(self).__name__} {urls}>"
 
 

@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import UnboundExecutionError
 
 __all__ = [
@@ -84,6 +85,11 @@ def did_you_mean(word: str, candidates: Iterable[str | None]) -> str:
     """Return `` Did you mean 'x'?``, or nothing where no candidate is close."""
     close = get_close_matches(word, [c for c in candidates if c is not None], n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def show_url(url: URL) -> str:
+    """Show a URL without its password, also where that is among its parameters."""
+    return _SECRET_QUERY.sub(r"\1***", url.render_as_string(hide_password=True))
 
 
 _SECRET_QUERY = re.compile(

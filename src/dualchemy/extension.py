@@ -17,7 +17,7 @@ from sqlalchemy import event, orm
 from . import recording, signals
 from .config import read_config
 from .engines import Engines
-from .errors import ConfigError
+from .errors import ConfigError, show_url
 from .frameworks import AppContext, current_context, current_framework, framework_of
 from .metadata import Metadatas
 from .models import Model, make_model
@@ -190,7 +190,7 @@ class Extension:
             return f"<{name}>"
         first, *others = registration.config.binds.values()
         more = f" +{len(others)}" if others else ""
-        return f"<{name} {first.url.render_as_string()}{more}>"
+        return f"<{name} {show_url(first.url)}{more}>"
 
 
 def _check_session_class(options: Mapping[str, Any]) -> None:

@@ -188,7 +188,7 @@ class SyncRegistry(ScopedRegistry[Any]):
     """Where ``db.sync.session`` finds the session of the current app context."""
 
     def __init__(self, db: Extension, factory: Any) -> None:
-        super().__init__(factory, lambda: current_context())
+        super().__init__(factory, current_context)
         self.db = db
 
     __slots__ = ("db",)
@@ -222,7 +222,7 @@ class AsyncRegistry(ScopedRegistry[Any]):
     """
 
     def __init__(self, db: Extension, factory: Any) -> None:
-        super().__init__(factory, lambda: current_context())
+        super().__init__(factory, current_context)
         self.db = db
 
     __slots__ = ("db",)

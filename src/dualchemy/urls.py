@@ -166,10 +166,7 @@ def _same_driver(url: URL, api: API, path: str) -> URL:
     """A driver that is not in the table serves the one API its dialect is written
     for.
     """
-    dialect = _dialect_is_async(url, api)
-    if dialect is None:
-        raise ConfigError(f"{path}: {_no_dialect(url)}")
-    if dialect == (api == "async"):
+    if _serves(url, api):
         return url
     raise ConfigError(
         f"{path}: the driver of {url.drivername!r} does not serve the {api} API, and"
@@ -182,18 +179,15 @@ def _plug_in_url(url: URL, api: API, path: str) -> URL:
     """Third-party dialects keep their drivernames; a counterpart is taken where the
     plug-in registers one under its driver's usual name.
     """
-    name, _, driver = url.drivername.partition("+")
-    served = _dialect_is_async(url, api)
-    if served is None:
-        raise ConfigError(f"{path}: {_no_dialect(url)}")
-    if served == (api == "async"):
+    if _serves(url, api):
         return url
+    name, _, driver = url.drivername.partition("+")
     for backend in dict.fromkeys(_BACKENDS.values()):
         if driver and not backend.knows(driver):
             continue
         for candidate in backend.drivers(api):
             other = url.set(drivername=f"{name}+{candidate.name}")
-            if _dialect_is_async(other, api) == (api == "async"):
+            if candidate.installed() and _serves(other, api):
                 return _translate_query(other, driver)
     return _same_driver(url, api, path)
 
@@ -204,19 +198,16 @@ def check_dialect(url: URL, path: str) -> None:
     backend = _BACKENDS.get(name)
     if backend is not None and (not driver or backend.knows(driver)):
         return
-    if _dialect_is_async(url, "sync") is None:
-        raise ConfigError(f"{path}: {_no_dialect(url)}")
-
-
-def _no_dialect(url: URL) -> str:
-    return (
-        f"SQLAlchemy has no dialect {url.drivername!r}. Check the part before '://';"
-        " a third-party dialect needs its package installed."
-    )
+    if _dialect_is_async(url.drivername, "sync") is None:
+        raise ConfigError(
+            f"{path}: SQLAlchemy has no dialect {url.drivername!r}. Check the part"
+            " before '://'; a third-party dialect needs its package installed."
+        )
 
 
 @cache
-def _is_async(drivername: str, api: API) -> bool | None:
+def _dialect_is_async(drivername: str, api: API) -> bool | None:
+    """Tell which API a dialect is written for; ``None`` if there is no such dialect."""
     try:
         # The argument is how create_async_engine picks psycopg's async half.
         dialect = URL.create(drivername).get_dialect(_is_async=api == "async")
@@ -225,8 +216,8 @@ def _is_async(drivername: str, api: API) -> bool | None:
     return dialect.is_async
 
 
-def _dialect_is_async(url: URL, api: API) -> bool | None:
-    return _is_async(url.drivername, api)
+def _serves(url: URL, api: API) -> bool:
+    return _dialect_is_async(url.drivername, api) == (api == "async")
 
 
 # asyncpg reads libpq's parameters from a DSN, but not as keyword arguments, which is
