@@ -137,6 +137,20 @@ MISTAKES = {
         {**uri("sqlite://"), "SQLALCHEMY_ENGINE_OPTIONS": ["echo"]},
         "SQLALCHEMY_ENGINE_OPTIONS: expected a dict, got a list.",
     ),
+    "connect_args": (
+        options(connect_args="timeout=5"),
+        'SQLALCHEMY_ENGINE_OPTIONS["connect_args"]: expected a dict, got a str.',
+    ),
+    "poolclass": (
+        binds(reports={"url": "mysql://db/shop", "poolclass": "NullPool"}),
+        'SQLALCHEMY_BINDS["reports"]["poolclass"]: expected a class of sqlalchemy.pool,'
+        " got a str.",
+    ),
+    "echo of a bind": (
+        binds(reports={"url": "sqlite://", "sync": {"echo": "maybe"}}),
+        'SQLALCHEMY_BINDS["reports"]["sync"]["echo"]: expected True, False or'
+        " 'debug', got 'maybe'.",
+    ),
     "echo": (
         {**uri("sqlite://"), "SQLALCHEMY_ECHO": "yes"},
         "SQLALCHEMY_ECHO: expected True, False or 'debug', got 'yes'.",

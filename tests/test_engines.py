@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from typing import Any
 
@@ -181,18 +182,34 @@ class TestOverrides:
             assert isinstance(site.db.aio.engine.pool, AsyncAdaptedQueuePool)
             assert type(site.db.sync.engine.pool) is QueuePool
 
-    async def test_options_that_sqlalchemy_refuses(self, make_site: Any) -> None:
+    @pytest.mark.parametrize(
+        ("options", "reason"),
+        [
+            (
+                {"poolclass": NullPool, "pool_size": 3},
+                "Invalid argument(s) 'pool_size'",
+            ),
+            ({"pool_size": "many"}, "invalid literal for int()"),
+            (
+                {"pool_reset_on_return": "no"},
+                "Invalid value for 'reset_on_return': 'no'",
+            ),
+        ],
+    )
+    async def test_options_that_sqlalchemy_refuses(
+        self, make_site: Any, options: dict[str, Any], reason: str
+    ) -> None:
         site = make_site(
             "flask",
             SQLALCHEMY_DATABASE_URI="sqlite:///a.db",
-            SQLALCHEMY_ENGINE_OPTIONS={"poolclass": NullPool, "pool_size": 3},
+            SQLALCHEMY_ENGINE_OPTIONS=options,
         )
         async with site.context():
             with pytest.raises(ConfigError) as caught:
                 _ = site.db.engine
         assert str(caught.value).startswith(
             "SQLALCHEMY_DATABASE_URI: SQLAlchemy refused the engine options for the sync"
-            " API: Invalid argument(s) 'pool_size'"
+            f" API: {reason}"
         )
 
 
@@ -465,6 +482,17 @@ class TestLoops:
             assert not session.in_transaction()
             assert asyncio.run(work()) is not session
 
+    def test_dispose_leaves_sessions_alone(self, make_sync_site: Any) -> None:
+        site = make_sync_site("flask", SQLALCHEMY_DATABASE_URI="sqlite:///app.db")
+
+        async def work() -> None:
+            await site.db.aio.session.execute(text("SELECT 1"))
+            await site.db.aio.dispose()
+            assert site.db.aio.session().in_transaction()
+
+        with site.app.app_context():
+            asyncio.run(work())
+
     def test_loop_that_ends_without_a_word(self, make_sync_site: Any) -> None:
         """``loop.close()`` alone does not say so beforehand; the next loop's first use
         lets go of the engines.
@@ -518,3 +546,18 @@ async def test_dispose_keeps_the_engines(site: Site) -> None:
         await resolve(site.db.dispose())
         assert site.db.engine is engine
         assert await execute(engine, "SELECT 1") == [(1,)]
+
+
+@pytest.mark.backends("sqlite", "sqlite-memory", "postgresql", "mariadb")
+def test_connections_end_with_their_app(backend: Backend) -> None:
+    app = FRAMEWORKS["flask"]("site")
+    app.config["SQLALCHEMY_DATABASE_URI"] = backend.url
+    db = SQLAlchemy(app)
+    closed: list[object] = []
+    with app.app_context():
+        event.listen(db.sync.engine, "close", lambda *a: closed.append(a))
+        db.session.execute(text("SELECT 1"))
+    assert closed == []
+    del app
+    gc.collect()
+    assert len(closed) == 1

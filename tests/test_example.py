@@ -299,6 +299,16 @@ class TestProgram:
         assert "Traceback" not in errors
         assert (tmp_path / "catalogue.db").exists()
 
+    def test_url_that_is_none(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DATABASE_URL", "nonsense")
+        process = start_program(tmp_path, "--only", "flask", "--port", str(free_port()))
+        _, errors = process.communicate(timeout=20)
+        assert process.returncode == 1
+        assert errors.startswith("SQLALCHEMY_BINDS[None][\"url\"]: 'nonsense' is not a")
+        assert "Traceback" not in errors
+
     def test_port_in_use(self, tmp_path: Path) -> None:
         import socket
 

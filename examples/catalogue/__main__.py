@@ -16,6 +16,8 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from werkzeug.serving import make_server
 
+from dualchemy import DualchemyError
+
 from . import flask_app, quart_app, seed
 
 PORTS = {"quart": 5000, "flask": 5001}
@@ -41,8 +43,12 @@ def main() -> int:
                 file=sys.stderr,
             )
             return 1
-    with flask_app.create_app().app_context():
-        count = seed.fill()
+    try:
+        with flask_app.create_app().app_context():
+            count = seed.fill()
+    except DualchemyError as error:  # DATABASE_URL is wrong, or its driver is missing
+        print(error, file=sys.stderr)
+        return 1
     if count:
         print(f"{count} entries stored.")
     try:

@@ -84,7 +84,7 @@ def read_config(
     uri = config.setdefault(URI, None)
     default_options = _mapping(config.setdefault(OPTIONS, {}), OPTIONS)
     binds = _mapping(config.setdefault(BINDS, {}), BINDS)
-    echo = _echo(config.setdefault("SQLALCHEMY_ECHO", False))
+    echo = _echo(config.setdefault("SQLALCHEMY_ECHO", False), "SQLALCHEMY_ECHO")
     raw: dict[str | None, tuple[str, dict[str, Any]]] = {}
 
     for key, value in binds.items():
@@ -314,6 +314,13 @@ _OWN_OPTIONS = frozenset({"async", "pragmas", "sync"})
 
 
 def _check_options(url: URL, options: Options, path: str) -> None:
+    _mapping(options.get("connect_args"), f'{path}["connect_args"]')
+    _echo(options.get("echo"), f'{path}["echo"]')
+    if not isinstance(options.get("poolclass"), type | None):
+        raise ConfigError(
+            f'{path}["poolclass"]: expected a class of sqlalchemy.pool, got'
+            f" {_a(options['poolclass'])}."
+        )
     if "plugin" in url.query or "plugins" in options:
         return  # A CreateEnginePlugin takes options of its own.
     for name in options:
@@ -377,14 +384,12 @@ def _mapping(value: object, path: str) -> Mapping[Any, Any]:
     return value
 
 
-def _echo(value: object) -> bool | str:
+def _echo(value: object, path: str) -> bool | str:
     if value == "debug":
         return "debug"
     if value in (None, False, True):
         return bool(value)
-    raise ConfigError(
-        f"SQLALCHEMY_ECHO: expected True, False or 'debug', got {value!r}."
-    )
+    raise ConfigError(f"{path}: expected True, False or 'debug', got {value!r}.")
 
 
 def _near_miss(config: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine, engine_from_config
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import (
     AsyncAdaptedQueuePool,
     ConnectionPoolEntry,
@@ -193,8 +194,9 @@ class Engines:
     def _prepare(self, engine: Engine, bind: Bind, api: API) -> None:
         if bind.in_memory(api) and "creator" not in bind.options[api]:
             with self._lock:
-                memory = self._memory.setdefault(bind.key, _MemoryDatabase())
-            memory.serve(engine)
+                if bind.key not in self._memory:
+                    self._memory[bind.key] = _MemoryDatabase()
+            self._memory[bind.key].serve(engine)
         if bind.pragmas:
             _set_pragmas(engine, bind.pragmas)
         if self._instrument is not None:
@@ -236,7 +238,16 @@ class LoopEngines:
             yield
         finally:
             self._forget(self)
-            await self.dispose()
+            try:
+                await self._close_sessions()
+            finally:
+                await self.dispose()
+
+    async def _close_sessions(self) -> None:
+        if self._closing:
+            await asyncio.wait(self._closing)
+        while self.sessions:
+            await self.sessions.pop().close()
 
     def close_soon(self, session: AsyncSession) -> None:
         """Close a session in a task of the loop; to be called on the loop."""
@@ -251,16 +262,10 @@ class LoopEngines:
         task.add_done_callback(closed)
 
     async def dispose(self) -> None:
-        """Close the sessions left behind and all pooled connections."""
-        try:
-            if self._closing:
-                await asyncio.wait(self._closing)
-            while self.sessions:
-                await self.sessions.pop().close()
-        finally:
-            for engine in tuple(self.map.made.values()):
-                _close_on_return(engine.sync_engine)
-                await engine.dispose()
+        """Close all pooled connections."""
+        for engine in tuple(self.map.made.values()):
+            _close_on_return(engine.sync_engine)
+            await engine.dispose()
 
     def abandon(self) -> None:
         """Let go of everything, for the loop is closed and nothing can be awaited."""
@@ -280,7 +285,7 @@ def _create(
             f"{bind.path}: the driver of {url.drivername!r} is installed but cannot be"
             f" imported: {error}"
         ) from error
-    except TypeError as error:
+    except (TypeError, ValueError, ArgumentError) as error:
         raise ConfigError(
             f"{bind.path}: SQLAlchemy refused the engine options for the {api} API:"
             f" {error}"
