@@ -561,3 +561,38 @@ def test_connections_end_with_their_app(backend: Backend) -> None:
     del app
     gc.collect()
     assert len(closed) == 1
+
+
+async def test_savepoint_is_part_of_its_transaction(site: Site) -> None:
+    """Also on SQLite, whose driver does not begin one for a savepoint by itself."""
+    async with site.context():
+        engine = site.db.engine
+        await execute(engine, "CREATE TABLE thing (id INTEGER)")
+        session = site.db.session
+        await resolve(session.begin_nested())
+        await resolve(session.execute(text("INSERT INTO thing VALUES (1)")))
+        await resolve(session.rollback())
+        assert await execute(engine, "SELECT id FROM thing") == []
+
+        savepoint = await resolve(session.begin_nested())
+        await resolve(session.execute(text("INSERT INTO thing VALUES (2)")))
+        await resolve(savepoint.rollback())
+        await resolve(session.execute(text("INSERT INTO thing VALUES (3)")))
+        savepoint = await resolve(session.begin_nested())
+        await resolve(session.execute(text("INSERT INTO thing VALUES (4)")))
+        await resolve(savepoint.commit())
+        await resolve(session.commit())
+        rows = await execute(engine, "SELECT id FROM thing ORDER BY id")
+        assert rows == [(3,), (4,)]
+
+
+@pytest.mark.backends("sqlite")
+async def test_savepoint_in_autocommit_is_left_alone(site: Site) -> None:
+    async with site.context():
+        engine = site.db.sync.engine.execution_options(isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            with connection.begin_nested():
+                connection.exec_driver_sql("CREATE TABLE thing (id INTEGER)")
+            driver: Any = connection.connection.driver_connection
+            assert not driver.in_transaction
+        assert await execute(site.db.engine, "SELECT id FROM thing") == []

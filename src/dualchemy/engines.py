@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sqlalchemy import event
-from sqlalchemy.engine import Engine, engine_from_config
+from sqlalchemy.engine import Connection, Engine, engine_from_config
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import (
     AsyncAdaptedQueuePool,
@@ -197,6 +197,8 @@ class Engines:
                 if bind.key not in self._memory:
                     self._memory[bind.key] = _MemoryDatabase()
             self._memory[bind.key].serve(engine)
+        if engine.dialect.driver in {"pysqlite", "aiosqlite"}:
+            _begin_before_savepoints(engine)
         if bind.pragmas:
             _set_pragmas(engine, bind.pragmas)
         if self._instrument is not None:
@@ -341,6 +343,22 @@ class _MemoryDatabase:
             args[0] = self.uri
             options["uri"] = True
             options["check_same_thread"] = False
+
+
+def _begin_before_savepoints(engine: Engine) -> None:
+    """Begin a transaction for a savepoint that has none around it.
+
+    The sqlite3 module begins one before INSERT, UPDATE and DELETE only. A savepoint
+    outside of it would be the transaction, and its release a commit.
+    https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#enabling-non-legacy-sqlite-transactional-modes-with-the-sqlite3-or-aiosqlite-driver
+    """
+
+    @event.listens_for(engine, "savepoint")
+    def begin(connection: Connection, name: str) -> None:
+        driver: Any = connection.connection.driver_connection
+        is_autocommit = driver.isolation_level is None
+        if not driver.in_transaction and not is_autocommit:
+            connection.exec_driver_sql("BEGIN")
 
 
 def _set_pragmas(engine: Engine, pragmas: Mapping[str, str | int]) -> None:
