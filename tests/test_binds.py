@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy import orm as sa_orm
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.orm import Mapped, aliased, mapped_column
+from sqlalchemy.orm import Mapped, aliased, mapped_column, relationship
 from sqlalchemy.orm.exc import UnmappedClassError
 from support.apps import Site, fresh_db, resolve
 from support.databases import Backend
@@ -225,15 +226,59 @@ class TestRouting:
             await shop.run(log.delete())
             assert await shop.scalar(select(sa.func.count(log.c.line))) == 0
 
-    async def test_what_does_not_say_can_be_told(self, shop: Shop) -> None:
-        union = sa.union(select(shop.Report.id), select(shop.Report.id))
+    async def test_unions(self, shop: Shop) -> None:
+        Report, Yearly, log = shop.Report, shop.Yearly, shop.log
+        inner = select(Report.id).subquery()
+        unions = [
+            sa.union(select(Report.id), select(Yearly.id)),
+            sa.union_all(select(inner), select(Report.id)),
+            sa.intersect(select(Report.id), select(inner.c.id)),
+            sa.union(select(log.c.line), select(log.c.line)),
+        ]
         async with shop.site.context():
             await resolve(shop.db.create_all())
-            for statement in (union, text("SELECT id FROM report")):
-                result = shop.db.session.execute(
-                    statement, bind_arguments={"mapper": shop.Report}
-                )
-                assert (await resolve(result)).all() == []
+            for union in unions:
+                assert await shop.scalar(union) is None
+                assert await resolve(shop.db.session.scalar(union)) is None
+                assert (await resolve(shop.db.session.scalars(union))).all() == []
+
+    async def test_polymorphic_models(self, shop: Shop) -> None:
+        async with shop.site.context():
+            await resolve(shop.db.create_all())
+            shop.db.session.add(shop.Yearly(id=1, year=7))
+            await resolve(shop.db.session.commit())
+        async with shop.site.context():
+            yearly = await resolve(shop.db.session.get(shop.Yearly, 1))
+            assert yearly.year == 7
+            await resolve(shop.db.session.refresh(yearly))
+            found = await resolve(shop.db.session.scalars(select(shop.Yearly)))
+            assert found.all() == [yearly]
+
+    async def test_lazy_loads(self, shop: Shop) -> None:
+        class Page(shop.db.Model):
+            __bind_key__ = "reports"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            report_id: Mapped[int] = mapped_column(sa.ForeignKey("report.id"))
+            report = relationship(shop.Report)
+
+        async with shop.site.context():
+            await resolve(shop.db.create_all())
+            shop.db.session.add(Page(report=shop.Report(year=7)))
+            await resolve(shop.db.session.commit())
+        async with shop.site.context():
+            page = await resolve(shop.db.session.get(Page, 1))
+            if shop.site.is_async:
+                assert (await page.awaitable_attrs.report).year == 7
+            else:
+                assert page.report.year == 7
+
+    async def test_what_does_not_say_can_be_told(self, shop: Shop) -> None:
+        async with shop.site.context():
+            await resolve(shop.db.create_all())
+            result = shop.db.session.execute(
+                text("SELECT id FROM report"), bind_arguments={"mapper": shop.Report}
+            )
+            assert (await resolve(result)).all() == []
 
     async def test_what_has_no_table_goes_to_the_default(self, shop: Shop) -> None:
         async with shop.site.context():
@@ -244,18 +289,86 @@ class TestRouting:
             assert await shop.scalar(select(foreign)) is None
 
 
+@pytest.mark.backends("sqlite", "postgresql", "mariadb")
+class TestForeignModels:
+    """Models and tables of another registry go to the default bind."""
+
+    async def test_beside_those_of_db(self, shop: Shop) -> None:
+        class Other(sa_orm.DeclarativeBase):
+            pass
+
+        class Guest(Other):
+            __tablename__ = "guest"
+            id: Mapped[int] = mapped_column(primary_key=True)
+
+        async with shop.site.context():
+            await resolve(shop.db.create_all())
+            engine = shop.db.sync.engine
+            with engine.begin() as connection:
+                Other.metadata.create_all(connection)
+            shop.db.session.add_all([Guest(id=1), shop.User(id=1), shop.Report(id=1)])
+            await resolve(shop.db.session.commit())
+            assert await shop.scalar(select(Guest.id)) == 1
+            assert await shop.scalar(select(Other.metadata.tables["guest"].c.id)) == 1
+            await shop.run(delete(Guest))
+            assert await resolve(shop.db.session.get(Guest, 1)) is None
+            await resolve(shop.db.session.commit())
+
+
+@pytest.mark.backends("sqlite", "postgresql", "postgresql-psycopg", "mariadb")
+async def test_session_joins_an_external_transaction(site: Site) -> None:
+    class User(site.db.Model):
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    mode = {"join_transaction_mode": "create_savepoint"}
+    async with site.context():
+        await resolve(site.db.create_all())
+        if site.is_async:
+            async with site.db.engine.connect() as connection:
+                transaction = await connection.begin()
+                async with site.db.aio.sessionmaker(bind=connection, **mode) as session:
+                    session.add(User(id=1))
+                    await session.commit()
+                    assert await session.get(User, 1) is not None
+                await transaction.rollback()
+        else:
+            with site.db.engine.connect() as connection:
+                transaction = connection.begin()
+                with site.db.sync.sessionmaker(bind=connection, **mode) as session:
+                    session.add(User(id=1))
+                    session.commit()
+                    assert session.get(User, 1) is not None
+                transaction.rollback()
+        assert await resolve(site.db.session.get(User, 1)) is None
+
+
 @pytest.mark.backends("sqlite")
 class TestSessionGetBind:
     async def test_statement_over_two_binds_names_both(self, shop: Shop) -> None:
-        statement = select(shop.log.c.line, shop.db.metadata.tables["user"].c.id)
-        async with shop.site.context():
-            with pytest.raises(InvalidRequestError) as caught:
-                await shop.run(statement)
-        assert str(caught.value) == (
-            "The statement uses tables of several binds, 'logs', None (the default)"
-            " (tables 'log', 'user'), and no database can join over them. Run one"
-            " statement for each bind."
+        user, log = shop.db.metadata.tables["user"], shop.log
+        of_models = select(shop.Report.id).join(
+            shop.User, shop.User.id == shop.Report.id
         )
+        async with shop.site.context():
+            await resolve(shop.db.create_all())
+            with pytest.raises(InvalidRequestError) as caught:
+                await shop.run(select(log.c.line, user.c.id))
+            assert str(caught.value) == (
+                "The statement uses tables of several binds, 'logs', None (the default)"
+                " (tables 'log', 'user'), and no database can join over them. Run one"
+                " statement for each bind."
+            )
+            for statement in (
+                of_models,
+                sa.union(select(shop.Report.id), select(user)),
+            ):
+                with pytest.raises(InvalidRequestError) as caught:
+                    await shop.run(statement)
+                assert "several binds, 'reports', None (the default)" in str(
+                    caught.value
+                )
+            with pytest.raises(sa.exc.DBAPIError):  # not for want of a bind
+                await shop.run(select(shop.Report.id).where(text("nothing = 1")))
 
     async def test_unmapped_class_is_sqlalchemys_error(self, shop: Shop) -> None:
         async with shop.site.context():

@@ -83,3 +83,15 @@ def test_documented_keys_are_the_ones_that_are_read() -> None:
     assert set(re.findall(r"SQLALCHEMY_[A-Z_]+", source)) == set(
         re.findall(r"^``(SQLALCHEMY_[A-Z_]+)``", documented, re.MULTILINE)
     )
+
+
+def test_every_feature_in_the_table_has_a_test() -> None:
+    table = (ROOT / "docs" / "flask_sqlalchemy.rst").read_text()
+    rows = table.count("    * - ") - 1  # less the header
+    named = re.findall(r"``(test_\w+)::(\w+)``", table)
+    assert len(named) == rows > 20
+    for module, name in named:
+        source = (ROOT / "tests" / f"{module}.py").read_text()
+        assert re.search(rf"^(async def|def|class) {name}\b", source, re.MULTILINE), (
+            name
+        )

@@ -13,6 +13,7 @@ from sqlalchemy import ClauseElement, Table, UpdateBase, inspect
 from sqlalchemy.exc import InvalidRequestError, NoInspectionAvailable
 from sqlalchemy.orm.exc import UnmappedClassError
 from sqlalchemy.sql import visitors
+from sqlalchemy.sql.expression import FromClause
 
 from .errors import join_keys
 
@@ -32,29 +33,35 @@ def bind_key(mapper: Any, clause: Any) -> str | None:
         several binds.
     """
     if mapper is not None:
-        key = _key_of_mapper(mapper)
-        if key is not None:
-            return key
-    if clause is not None:
-        return _key_of_clause(clause)
-    return None
-
-
-def _key_of_mapper(mapper: Any) -> str | None:
-    try:
-        local_table = inspect(mapper).local_table
-    except NoInspectionAvailable as error:
-        if isinstance(mapper, type):
-            raise UnmappedClassError(mapper) from error
-        raise
-    return _key_of_clause(local_table)
-
-
-def _key_of_clause(clause: ClauseElement) -> str | None:
+        table = _table_of(mapper)
+        if isinstance(table, Table) and BIND_KEY in table.metadata.info:
+            return _key_of_table(table)
+        if clause is None:
+            clause = table
     if isinstance(clause, UpdateBase):
         clause = clause.table
     if isinstance(clause, Table):
         return _key_of_table(clause)
+    return None if clause is None else shared_bind_key(clause)
+
+
+def _table_of(mapper: Any) -> FromClause:
+    try:
+        table: FromClause = inspect(mapper).local_table
+    except NoInspectionAvailable as error:
+        if isinstance(mapper, type):
+            raise UnmappedClassError(mapper) from error
+        raise
+    return table
+
+
+def shared_bind_key(
+    clause: ClauseElement, cause: Exception | None = None
+) -> str | None:
+    """Return the bind key that all tables of a clause share.
+
+    :raises sqlalchemy.exc.InvalidRequestError: if they share none; from ``cause``.
+    """
     keys = {_key_of_table(table): table for table in tables_of(clause)}
     if len(keys) > 1:
         places = ", ".join(f"{table.name!r}" for table in keys.values())
@@ -62,7 +69,7 @@ def _key_of_clause(clause: ClauseElement) -> str | None:
             f"The statement uses tables of several binds, {join_keys(keys)}"
             f" (tables {places}), and no database can join over them. Run one statement"
             " for each bind."
-        )
+        ) from cause
     return next(iter(keys), None)
 
 

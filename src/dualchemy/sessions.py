@@ -6,12 +6,14 @@ every rule is written once, on the sync :class:`Session`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import sqlalchemy as sa
 from sqlalchemy import orm
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from .routing import bind_key
+from .routing import bind_key, shared_bind_key
 from .scope import current_registration
 from .signals import Tracker
 
@@ -61,6 +63,39 @@ class Session(orm.Session):
         if engines is None:
             engines = self._engines = self._find_engines()
         return engines[bind_key(mapper, clause)]
+
+    if not TYPE_CHECKING:
+        # The signatures, with their overloads, are SQLAlchemy's.
+
+        def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+            return self._run(super().execute, statement, args, kwargs)
+
+        def scalar(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+            return self._run(super().scalar, statement, args, kwargs)
+
+        def scalars(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+            return self._run(super().scalars, statement, args, kwargs)
+
+    def _run(
+        self,
+        method: Callable[..., Any],
+        statement: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        if isinstance(statement, sa.CompoundSelect):
+            # For a UNION of models SQLAlchemy gives get_bind neither.
+            told = kwargs.get("bind_arguments") or {}
+            kwargs["bind_arguments"] = {"clause": statement, **told}
+        try:
+            return method(statement, *args, **kwargs)
+        except (OperationalError, ProgrammingError) as error:
+            # A model decides alone, which is fast. Where that was too fast, the
+            # database misses a table.
+            is_ours = self._routed and type(self).get_bind is Session.get_bind
+            if is_ours and isinstance(statement, sa.ClauseElement):
+                shared_bind_key(statement, error)
+            raise
 
     def _find_engines(self) -> EngineMap[sa.Engine]:
         engines = current_registration(self._db).engines

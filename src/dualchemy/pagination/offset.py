@@ -168,6 +168,8 @@ class BasePagination(Generic[T]):
                 yield None
             yield number
             before = number
+        if before < self.pages:
+            yield None
 
     def __iter__(self) -> Iterator[T]:
         return iter(self.items)
