@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -168,8 +169,6 @@ class TestReceiver:
     async def test_coroutine_functions_are_awaited_in_order(
         self, make_site: Any
     ) -> None:
-        import asyncio
-
         site: Any = make_site(
             "quart",
             SQLALCHEMY_DATABASE_URI="sqlite://",
@@ -193,6 +192,31 @@ class TestReceiver:
                 await site.db.session.commit()
                 events.append("committed")
         assert events == ["begin", asyncio.current_task(), "committed"]
+
+    async def test_exception_of_a_coroutine_function_reaches_the_caller(
+        self, make_site: Any
+    ) -> None:
+        site: Any = make_site(
+            "quart",
+            SQLALCHEMY_DATABASE_URI="sqlite://",
+            SQLALCHEMY_TRACK_MODIFICATIONS=True,
+        )
+
+        class Todo(site.db.Model):
+            id: Mapped[int] = mapped_column(primary_key=True)
+
+        async def fail(sender: Any, changes: Any) -> None:
+            await asyncio.sleep(0)
+            raise ZeroDivisionError
+
+        async with site.context():
+            await site.db.create_all()
+            with before_models_committed.connected_to(fail, site.app):
+                site.db.session.add(Todo())
+                with pytest.raises(ZeroDivisionError):
+                    await site.db.session.commit()
+            await site.db.session.rollback()
+            assert (await site.db.session.scalars(select(Todo))).all() == []
 
     def test_coroutine_function_under_flask(self, make_sync_site: Any) -> None:
         site: Any = make_sync_site(
