@@ -77,6 +77,12 @@ def backend(
 
 
 @pytest.fixture
+def server(request: pytest.FixtureRequest, backend: Backend) -> Any:
+    """The server of the backend, to do to it what happens to servers."""
+    return request.config.stash[DATABASES].server_of(backend.name)
+
+
+@pytest.fixture
 def sites(tmp_path: Path) -> Sites:
     """The apps that a test made."""
     return Sites(tmp_path)

@@ -141,6 +141,15 @@ MISTAKES = {
         options(connect_args="timeout=5"),
         'SQLALCHEMY_ENGINE_OPTIONS["connect_args"]: expected a dict, got a str.',
     ),
+    "pool_ping_after": (
+        options(pool_ping_after="soon"),
+        'SQLALCHEMY_ENGINE_OPTIONS["pool_ping_after"]: expected a number of seconds, or'
+        " None for never, got 'soon'.",
+    ),
+    "negative pool_ping_after": (
+        binds(reports={"url": "mysql://db/a", "async": {"pool_ping_after": -1}}),
+        'SQLALCHEMY_BINDS["reports"]["pool_ping_after"]: expected a number of seconds',
+    ),
     "poolclass": (
         binds(reports={"url": "mysql://db/shop", "poolclass": "NullPool"}),
         'SQLALCHEMY_BINDS["reports"]["poolclass"]: expected a class of sqlalchemy.pool,'

@@ -24,7 +24,7 @@ LAYERS = [
     {"signals", "recording"},
     {"scope"},
     {"engines", "pagination", "naming"},
-    {"config", "awaiting", "routing", "frameworks"},
+    {"config", "connections", "awaiting", "routing", "frameworks"},
     {"urls"},
     {"errors"},
 ]

@@ -12,7 +12,7 @@ import re
 import sqlite3
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -30,6 +30,9 @@ URI = "SQLALCHEMY_DATABASE_URI"
 BINDS = "SQLALCHEMY_BINDS"
 OPTIONS = "SQLALCHEMY_ENGINE_OPTIONS"
 
+PING_AFTER = 1.0
+"""The default of ``pool_ping_after``, in seconds."""
+
 Options = Mapping[str, Any]
 """Arguments of :func:`sqlalchemy.create_engine`; the values are as varied as those."""
 
@@ -45,7 +48,9 @@ class Bind:
     path: str
     urls: Mapping[API, URL]
     options: Mapping[API, Options]
-    pragmas: Mapping[str, str | int] = field(default_factory=dict)
+    pragmas: Mapping[str, str | int]
+    ping_after: Mapping[API, float | None]
+    """After how many idle seconds a connection is pinged; ``None`` for never."""
 
     @property
     def url(self) -> URL:
@@ -155,6 +160,8 @@ def _read_bind(
         for api in ("sync", "async")
     }
     pragmas = options.pop("pragmas", {})
+    ping_after = options.pop("pool_ping_after", PING_AFTER)
+    ping: dict[API, float | None] = {}
     main_url = _read_url(options.pop("url"), url_path)
     urls: dict[API, URL] = {}
     merged: dict[API, Options] = {}
@@ -162,6 +169,8 @@ def _read_bind(
     for api in ("sync", "async"):
         override = dict(overrides[api])
         url = main_url
+        seconds = override.pop("pool_ping_after", ping_after)
+        _check_seconds(seconds, f'{path_of_options}["pool_ping_after"]')
         if "url" in override:
             url = _read_url(override.pop("url"), f'{path_of_options}["{api}"]["url"]')
         arguments = {"echo": echo, "echo_pool": echo, **options, **override}
@@ -169,12 +178,16 @@ def _read_bind(
         _check_options(url, override, f'{path_of_options}["{api}"]')
         urls[api], defaults = _driver_defaults(url, arguments, instance_path)
         merged[api] = MappingProxyType({**defaults, **arguments})
+        # A file does not go away, and pre_ping means always.
+        needs_ping = not is_sqlite(url) and not arguments.get("pool_pre_ping")
+        ping[api] = seconds if needs_ping else None
 
     return Bind(
         key=key,
         path=path,
         urls=MappingProxyType(urls),
         options=MappingProxyType(merged),
+        ping_after=MappingProxyType(ping),
         pragmas=_read_pragmas(pragmas, main_url, f'{path_of_options}["pragmas"]'),
     )
 
@@ -310,7 +323,7 @@ _ENGINE_OPTIONS = frozenset(
         "use_insertmanyvalues",
     ]
 )
-_OWN_OPTIONS = frozenset({"async", "pragmas", "sync"})
+_OWN_OPTIONS = frozenset({"async", "pool_ping_after", "pragmas", "sync"})
 
 
 def _check_options(url: URL, options: Options, path: str) -> None:
@@ -374,6 +387,16 @@ def _known_pragmas() -> frozenset[str]:
     """SQLite ignores a pragma that it does not know, so a slip would go unseen."""
     with closing(sqlite3.connect(":memory:")) as connection:
         return frozenset(name for (name,) in connection.execute("PRAGMA pragma_list"))
+
+
+def _check_seconds(value: object, path: str) -> None:
+    if value is None or (
+        isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+    ):
+        return
+    raise ConfigError(
+        f"{path}: expected a number of seconds, or None for never, got {value!r}."
+    )
 
 
 def _mapping(value: object, path: str) -> Mapping[Any, Any]:

@@ -8,25 +8,28 @@ connection of asyncpg, psycopg or aiosqlite cannot be used on another.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
-import uuid
 import weakref
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine, engine_from_config
+from sqlalchemy.engine import Engine, engine_from_config
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import (
     AsyncAdaptedQueuePool,
-    ConnectionPoolEntry,
     QueuePool,
     StaticPool,
 )
 
 from .config import Bind, Config
+from .connections import (
+    MemoryDatabase,
+    begin_before_savepoints,
+    close_on_return,
+    ping_when_idle,
+    set_pragmas,
+)
 from .errors import (
     ConfigError,
     ContextError,
@@ -100,7 +103,7 @@ class Engines:
         self.binds = config.binds
         self._share_memory_connection = share_memory_connection
         self._instrument = instrument
-        self._memory: dict[str | None, _MemoryDatabase] = {}
+        self._memory: dict[str | None, MemoryDatabase] = {}
         self.sync: EngineMap[Engine] = EngineMap(config.binds, self._make_sync)
         self._loops: dict[asyncio.AbstractEventLoop, LoopEngines] = {}
         self._last: LoopEngines | None = None
@@ -195,12 +198,15 @@ class Engines:
         if bind.in_memory(api) and "creator" not in bind.options[api]:
             with self._lock:
                 if bind.key not in self._memory:
-                    self._memory[bind.key] = _MemoryDatabase()
+                    self._memory[bind.key] = MemoryDatabase()
             self._memory[bind.key].serve(engine)
+        ping_after = bind.ping_after[api]
+        if ping_after is not None:
+            ping_when_idle(engine, ping_after)
         if engine.dialect.driver in {"pysqlite", "aiosqlite"}:
-            _begin_before_savepoints(engine)
+            begin_before_savepoints(engine)
         if bind.pragmas:
-            _set_pragmas(engine, bind.pragmas)
+            set_pragmas(engine, bind.pragmas)
         if self._instrument is not None:
             self._instrument(engine)
 
@@ -266,7 +272,7 @@ class LoopEngines:
     async def dispose(self) -> None:
         """Close all pooled connections."""
         for engine in tuple(self.map.made.values()):
-            _close_on_return(engine.sync_engine)
+            close_on_return(engine.sync_engine)
             await engine.dispose()
 
     def abandon(self) -> None:
@@ -300,73 +306,5 @@ def _engine(options: dict[str, Any]) -> Engine:
 
 def _dispose_all(engines: Mapping[str | None, Engine]) -> None:
     for engine in tuple(engines.values()):
-        _close_on_return(engine)
+        close_on_return(engine)
         engine.dispose()
-
-
-def _close_on_return(engine: Engine) -> None:
-    """Have connections that are in use closed when they come back: ``dispose`` gives
-    the engine a new pool and leaves those of the old one to the garbage collector.
-    """
-
-    @event.listens_for(engine.pool, "checkin")
-    def close(connection: Any, record: ConnectionPoolEntry) -> None:
-        if connection is not None:
-            record.invalidate()
-
-
-class _MemoryDatabase:
-    """An in-memory SQLite database that all connections of the process can open.
-
-    It lives as long as one connection to it is open, so this holds one. The ``memdb``
-    VFS shares a database whose name begins with a slash, and locks it as a file would
-    be locked; SQLite's older shared cache fails at once where that would wait.
-    https://www.sqlite.org/src/doc/trunk/src/memdb.c
-    """
-
-    def __init__(self) -> None:
-        name = f"dualchemy-{uuid.uuid4().hex}"
-        if sqlite3.sqlite_version_info >= (3, 36):
-            self.uri = f"file:/{name}?vfs=memdb"
-        else:
-            self.uri = f"file:{name}?mode=memory&cache=shared"
-        anchor = sqlite3.connect(self.uri, uri=True, check_same_thread=False)
-        weakref.finalize(self, anchor.close)
-
-    def serve(self, engine: Engine) -> None:
-        """Send every new connection of the engine here."""
-
-        @event.listens_for(engine, "do_connect")
-        def connect_here(
-            dialect: Any, record: Any, args: list[Any], options: dict[str, Any]
-        ) -> None:
-            args[0] = self.uri
-            options["uri"] = True
-            options["check_same_thread"] = False
-
-
-def _begin_before_savepoints(engine: Engine) -> None:
-    """Begin a transaction for a savepoint that has none around it.
-
-    The sqlite3 module begins one before INSERT, UPDATE and DELETE only. A savepoint
-    outside of it would be the transaction, and its release a commit.
-    https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#enabling-non-legacy-sqlite-transactional-modes-with-the-sqlite3-or-aiosqlite-driver
-    """
-
-    @event.listens_for(engine, "savepoint")
-    def begin(connection: Connection, name: str) -> None:
-        driver: Any = connection.connection.driver_connection
-        is_autocommit = driver.isolation_level is None
-        if not driver.in_transaction and not is_autocommit:
-            connection.exec_driver_sql("BEGIN")
-
-
-def _set_pragmas(engine: Engine, pragmas: Mapping[str, str | int]) -> None:
-    @event.listens_for(engine, "connect")
-    def set_pragmas(connection: Any, record: Any) -> None:
-        cursor = connection.cursor()
-        try:
-            for name, value in pragmas.items():
-                cursor.execute(f"PRAGMA {name} = {value}")
-        finally:
-            cursor.close()

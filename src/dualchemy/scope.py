@@ -184,14 +184,20 @@ async def aclose_scope(context: AppContext) -> None:
         await scope.arelease()
 
 
-class SyncRegistry(ScopedRegistry[Any]):
-    """Where ``db.sync.session`` finds the session of the current app context."""
+class _ContextRegistry(ScopedRegistry[Any]):
+    """A registry of SQLAlchemy's that keeps its sessions in scopes."""
+
+    __slots__ = ("db",)
 
     def __init__(self, db: Extension, factory: Any) -> None:
         super().__init__(factory, current_context)
         self.db = db
 
-    __slots__ = ("db",)
+
+class SyncRegistry(_ContextRegistry):
+    """Where ``db.sync.session`` finds the session of the current app context."""
+
+    __slots__ = ()
 
     def __call__(self) -> Any:
         scope = current_scope(self.db)
@@ -213,7 +219,7 @@ class SyncRegistry(ScopedRegistry[Any]):
             scope.sync_session = None
 
 
-class AsyncRegistry(ScopedRegistry[Any]):
+class AsyncRegistry(_ContextRegistry):
     """Where ``db.aio.session`` finds the session of the current app context and event
     loop.
 
@@ -221,11 +227,7 @@ class AsyncRegistry(ScopedRegistry[Any]):
     and the session ends with that loop.
     """
 
-    def __init__(self, db: Extension, factory: Any) -> None:
-        super().__init__(factory, current_context)
-        self.db = db
-
-    __slots__ = ("db",)
+    __slots__ = ()
 
     def __call__(self) -> Any:
         scope = current_scope(self.db)

@@ -49,6 +49,10 @@ class Server(Protocol):
 
     def drop(self, database: str) -> None: ...
 
+    def disconnect_all(self, database: str) -> None:
+        """Close the connections to a database on the server's side."""
+        ...
+
     def stop(self) -> None: ...
 
 
@@ -104,6 +108,23 @@ class PostgreSQL:
     def drop(self, database: str) -> None:
         with self._connect(self._url.database or "postgres") as connection:
             connection.execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+
+    def disconnect_all(self, database: str) -> None:
+        with self._connect(self._url.database or "postgres") as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = %s",
+                [database],
+            )
+
+    @property
+    def is_private(self) -> bool:
+        return self._private is not None
+
+    def restart(self) -> None:
+        """Stop and start the private server."""
+        self._private._stop()
+        self._private.ensure_postgres_running()
 
     def stop(self) -> None:
         if self._private is not None:
@@ -171,6 +192,15 @@ class MariaDB:
         with self._connect() as cursor:
             cursor.execute(f"DROP DATABASE IF EXISTS `{database}`")
 
+    def disconnect_all(self, database: str) -> None:
+        with self._connect() as cursor:
+            cursor.execute(
+                "SELECT id FROM information_schema.processlist WHERE db = %s",
+                [database],
+            )
+            for (connection,) in cursor.fetchall():
+                cursor.execute(f"KILL {connection}")
+
     def stop(self) -> None:
         """It was running before."""
 
@@ -229,6 +259,10 @@ class Databases:
         self._made.add((kind, database))
         text: str = server.url(database).render_as_string(hide_password=False)
         return text
+
+    def server_of(self, backend: str) -> Any:
+        """Return the server of a backend that has one."""
+        return self.server(MariaDB if backend == "mariadb" else PostgreSQL)
 
     def stop(self) -> None:
         for kind, database in self._made:
