@@ -8,6 +8,7 @@ connection of asyncpg, psycopg or aiosqlite cannot be used on another.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
@@ -109,6 +110,7 @@ class Engines:
         self._last: LoopEngines | None = None
         self._lock = threading.Lock()
         weakref.finalize(self, _dispose_all, self.sync.made)
+        _all_engines.add(self)
 
     def aio(self) -> LoopEngines:
         """Return the engines of the running event loop.
@@ -167,6 +169,18 @@ class Engines:
         if engines is not None:
             await engines.dispose()
 
+    def leave_to_parent(self) -> None:
+        """In a forked process, let go of the connections of the parent, whose sockets
+        both now hold, without a word to the server.
+        """
+        self._lock = threading.Lock()  # Another thread may have held it at the fork.
+        _of_parent.extend(self._loops.values())
+        self._loops.clear()
+        self._last = None
+        for engine in self.sync.made.values():
+            _of_parent.append(engine.pool)
+            engine.dispose(close=False)
+
     def _make_sync(self, bind: Bind) -> Engine:
         engine: Engine = _create(bind, "sync", self._pool(bind, "sync"), _engine)
         self._prepare(engine, bind, "sync")
@@ -209,6 +223,22 @@ class Engines:
             set_pragmas(engine, bind.pragmas)
         if self._instrument is not None:
             self._instrument(engine)
+
+
+_all_engines: weakref.WeakSet[Engines] = weakref.WeakSet()
+_of_parent: list[object] = []
+"""What a forked process keeps, so that nothing of it is closed by the garbage collector,
+which could tell the server.
+"""
+
+
+def _after_fork() -> None:
+    for engines in tuple(_all_engines):
+        engines.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class LoopEngines:
