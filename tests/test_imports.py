@@ -24,7 +24,7 @@ LAYERS = [
     {"signals", "recording"},
     {"scope"},
     {"engines", "pagination", "naming"},
-    {"config", "connections", "awaiting", "routing", "frameworks"},
+    {"config", "connections", "lazy_loading", "awaiting", "routing", "frameworks"},
     {"urls"},
     {"errors"},
 ]

@@ -6,6 +6,7 @@ from .errors import (
     ConfigError,
     ContextError,
     DualchemyError,
+    LazyLoadError,
     MissingDriverError,
     UnknownBindKeyError,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "ConfigError",
     "ContextError",
     "DualchemyError",
+    "LazyLoadError",
     "MissingDriverError",
     "Model",
     "Pagination",

@@ -6,6 +6,7 @@
      ├── ConfigError (RuntimeError)            a config key or argument is wrong
      ├── MissingDriverError (ImportError)      the driver of a URL is not installed
      ├── ContextError (RuntimeError)           the wrong app context, or none
+     ├── LazyLoadError (MissingGreenlet)       touched, not loaded, on an async session
      └── UnknownBindKeyError                   a bind key without a configured bind
            (sqlalchemy.exc.UnboundExecutionError, KeyError)
 
@@ -20,12 +21,13 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy.exc import MissingGreenlet, UnboundExecutionError
 
 __all__ = [
     "ConfigError",
     "ContextError",
     "DualchemyError",
+    "LazyLoadError",
     "MissingDriverError",
     "UnknownBindKeyError",
 ]
@@ -52,6 +54,10 @@ class MissingDriverError(DualchemyError, ImportError):
 
 class ContextError(DualchemyError, RuntimeError):
     """There is no app context, or it belongs to an app that ``db`` does not serve."""
+
+
+class LazyLoadError(DualchemyError, MissingGreenlet):
+    """An attribute of an async session's object was touched, and was not loaded."""
 
 
 class UnknownBindKeyError(DualchemyError, UnboundExecutionError, KeyError):

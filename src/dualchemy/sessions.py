@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.util.concurrency import in_greenlet
 
+from .lazy_loading import refuse_lazy_load
 from .routing import bind_key, shared_bind_key
 from .scope import current_registration
 from .signals import Tracker
@@ -83,6 +85,8 @@ class Session(orm.Session):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
+        if self._proxied_by_async and not in_greenlet():
+            refuse_lazy_load(statement, kwargs.get("execution_options") or {})
         if isinstance(statement, sa.CompoundSelect):
             # For a UNION of models SQLAlchemy gives get_bind neither.
             told = kwargs.get("bind_arguments") or {}
