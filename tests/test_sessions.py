@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import async_scoped_session
 from sqlalchemy.orm import Mapped, mapped_column
 from support.apps import Site, fresh_db, resolve, serve
 
-from dualchemy import ContextError, Session, SQLAlchemy
+from dualchemy import ConcurrentUseError, ContextError, Session, SQLAlchemy
 
 
 def checked_out(site: Site) -> int:
@@ -544,3 +544,94 @@ class TestCancellation:
         assert not sessions[0].in_transaction()
         async with site.context():
             assert checked_out(site) == 0
+
+
+@pytest.mark.backends("sqlite", "postgresql", "postgresql-psycopg", "mariadb")
+class TestConcurrency:
+    async def test_second_task_is_refused_and_the_first_goes_on(
+        self, backend: Any, make_site: Any
+    ) -> None:
+        site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)
+        User = define_user_with_length(site.db)
+        async with site.context():
+            await site.db.create_all()
+            session = site.db.session
+            uses = [
+                lambda: session.execute(select(User)),
+                lambda: session.scalars(select(User)),
+                lambda: session.get(User, 1),
+                lambda: session.commit(),
+                lambda: session.flush(),
+                lambda: session.rollback(),
+                lambda: site.db.get_or_404(User, 1),
+                lambda: site.db.paginate(select(User)),
+            ]
+            for use in uses:
+                first = asyncio.create_task(
+                    session.scalar(text("SELECT 7")), name="the first"
+                )
+                await asyncio.sleep(0)
+                with pytest.raises(ConcurrentUseError) as caught:
+                    await use()
+                assert await first == 7
+            assert str(caught.value).startswith(
+                "This AsyncSession is in use by another task, 'the first', and serves"
+                " one at a time. Give each task a session of its own: 'async with"
+                " db.aio.sessionmaker() as session'."
+            )
+            session.add(User())
+            await session.commit()
+            assert (await site.db.get_or_404(User, 1)).name == "ada"
+
+    async def test_gathered_tasks(self, backend: Any, make_site: Any) -> None:
+        site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)
+        async with site.context():
+            found = await asyncio.gather(
+                *(site.db.session.scalar(text("SELECT 7")) for _ in range(5)),
+                return_exceptions=True,
+            )
+        assert found[0] == 7
+        assert {type(each) for each in found[1:]} == {ConcurrentUseError}
+
+    async def test_awaited_attributes(self, backend: Any, make_site: Any) -> None:
+        site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)
+        User = define_user_with_length(site.db)
+        async with site.context():
+            await site.db.create_all()
+            user = User()
+            site.db.session.add(user)
+            await site.db.session.commit()
+            site.db.session.expire(user)
+            first = asyncio.create_task(site.db.session.scalar(text("SELECT 7")))
+            await asyncio.sleep(0)
+            with pytest.raises(ConcurrentUseError):
+                await user.awaitable_attrs.name
+            assert await first == 7
+            assert await user.awaitable_attrs.name == "ada"
+
+    async def test_sessions_of_their_own(self, backend: Any, make_site: Any) -> None:
+        site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)
+
+        async def work(number: int) -> int:
+            async with site.db.aio.sessionmaker() as session:
+                return int(await session.scalar(text(f"SELECT {number}")) or 0)
+
+        async with site.context():
+            found = await asyncio.gather(*(work(number) for number in range(50)))
+        assert found == list(range(50))
+
+    async def test_one_task_after_another(self, backend: Any, make_site: Any) -> None:
+        site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)
+        async with site.context():
+            for number in range(3):
+                task = asyncio.create_task(
+                    site.db.session.scalar(text(f"SELECT {number}"))
+                )
+                assert await task == number
+            task = asyncio.create_task(site.db.session.scalar(text("SELECT 9")))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await site.db.session.rollback()
+            assert await site.db.session.scalar(text("SELECT 9")) == 9

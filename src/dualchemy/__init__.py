@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .errors import (
+    ConcurrentUseError,
     ConfigError,
     ContextError,
     DualchemyError,
@@ -19,6 +20,7 @@ from .sessions import Session
 from .signals import before_models_committed, models_committed
 
 __all__ = [
+    "ConcurrentUseError",
     "ConfigError",
     "ContextError",
     "DualchemyError",

@@ -6,6 +6,8 @@
      ├── ConfigError (RuntimeError)            a config key or argument is wrong
      ├── MissingDriverError (ImportError)      the driver of a URL is not installed
      ├── ContextError (RuntimeError)           the wrong app context, or none
+     ├── ConcurrentUseError                    two tasks, one async session
+     │     (sqlalchemy.exc.IllegalStateChangeError)
      ├── LazyLoadError (MissingGreenlet)       touched, not loaded, on an async session
      └── UnknownBindKeyError                   a bind key without a configured bind
            (sqlalchemy.exc.UnboundExecutionError, KeyError)
@@ -21,9 +23,14 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import MissingGreenlet, UnboundExecutionError
+from sqlalchemy.exc import (
+    IllegalStateChangeError,
+    MissingGreenlet,
+    UnboundExecutionError,
+)
 
 __all__ = [
+    "ConcurrentUseError",
     "ConfigError",
     "ContextError",
     "DualchemyError",
@@ -54,6 +61,12 @@ class MissingDriverError(DualchemyError, ImportError):
 
 class ContextError(DualchemyError, RuntimeError):
     """There is no app context, or it belongs to an app that ``db`` does not serve."""
+
+
+class ConcurrentUseError(DualchemyError, IllegalStateChangeError):
+    """A second task used an async session while another awaited it. The first goes on
+    undisturbed.
+    """
 
 
 class LazyLoadError(DualchemyError, MissingGreenlet):

@@ -6,6 +6,7 @@ every rule is written once, on the sync :class:`Session`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -14,6 +15,7 @@ from sqlalchemy import orm
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.util.concurrency import in_greenlet
 
+from .errors import ConcurrentUseError
 from .lazy_loading import refuse_lazy_load
 from .routing import bind_key, shared_bind_key
 from .scope import current_registration
@@ -43,6 +45,7 @@ class Session(orm.Session):
         self._db = db
         self._routed = not (kwargs.get("bind") or kwargs.get("binds"))
         self._proxied_by_async = False
+        self._used_by: asyncio.Task[Any] | None = None
         self._tracker = Tracker()
         self._engines: EngineMap[sa.Engine] | None = None
 
@@ -85,8 +88,10 @@ class Session(orm.Session):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        if self._proxied_by_async and not in_greenlet():
-            refuse_lazy_load(statement, kwargs.get("execution_options") or {})
+        if self._proxied_by_async:
+            if not in_greenlet():
+                refuse_lazy_load(statement, kwargs.get("execution_options") or {})
+            self._refuse_second_task()
         if isinstance(statement, sa.CompoundSelect):
             # For a UNION of models SQLAlchemy gives get_bind neither.
             told = kwargs.get("bind_arguments") or {}
@@ -100,6 +105,18 @@ class Session(orm.Session):
             if is_ours and isinstance(statement, sa.ClauseElement):
                 shared_bind_key(statement, error)
             raise
+
+    def _refuse_second_task(self) -> None:
+        """Raise an error if a task other than the current one awaits this session: the
+        driver's would come later, and to either of them.
+        """
+        user = self._used_by
+        if user is not None and user is not asyncio.current_task():
+            raise ConcurrentUseError(
+                f"This AsyncSession is in use by another task, {user.get_name()!r}, and"
+                " serves one at a time. Give each task a session of its own: 'async"
+                " with db.aio.sessionmaker() as session'."
+            )
 
     def _find_engines(self) -> EngineMap[sa.Engine]:
         engines = current_registration(self._db).engines
