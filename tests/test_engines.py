@@ -545,7 +545,12 @@ async def test_dispose_keeps_the_engines(site: Site) -> None:
         await execute(engine, "SELECT 1")
         await resolve(site.db.dispose())
         assert site.db.engine is engine
-        assert await execute(engine, "SELECT 1") == [(1,)]
+        connections = []
+        target = getattr(engine, "sync_engine", engine)
+        event.listen(target, "connect", lambda *a: connections.append(a))
+        for _ in range(3):
+            assert await execute(engine, "SELECT 1") == [(1,)]
+        assert len(connections) == 1  # and the new pool keeps it
 
 
 @pytest.mark.backends("sqlite", "sqlite-memory", "postgresql", "mariadb")

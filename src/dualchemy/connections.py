@@ -50,15 +50,21 @@ def ping_when_idle(engine: Engine, after: float) -> None:
             raise InvalidatePoolError from error
 
 
-def close_on_return(engine: Engine) -> None:
-    """Have connections that are in use closed when they come back: ``dispose`` gives
-    the engine a new pool and leaves those of the old one to the garbage collector.
-    """
+def dispose(engine: Engine) -> None:
+    """Close an engine's pooled connections, and those in use when they come back.
 
-    @event.listens_for(engine.pool, "checkin")
+    SQLAlchemy's own ``dispose`` leaves the latter to the garbage collector. For an async
+    engine, to be called inside the greenlet bridge.
+    """
+    old = engine.pool
+    engine.dispose(close=False)  # The new pool takes over the listeners, but not ours.
+
+    @event.listens_for(old, "checkin")
     def close(connection: Any, record: ConnectionPoolEntry) -> None:
         if connection is not None:
             record.invalidate()
+
+    old.dispose()
 
 
 class MemoryDatabase:

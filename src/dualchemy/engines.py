@@ -22,12 +22,13 @@ from sqlalchemy.pool import (
     QueuePool,
     StaticPool,
 )
+from sqlalchemy.util import greenlet_spawn
 
 from .config import Bind, Config
 from .connections import (
     MemoryDatabase,
     begin_before_savepoints,
-    close_on_return,
+    dispose,
     ping_when_idle,
     set_pragmas,
 )
@@ -302,8 +303,7 @@ class LoopEngines:
     async def dispose(self) -> None:
         """Close all pooled connections."""
         for engine in tuple(self.map.made.values()):
-            close_on_return(engine.sync_engine)
-            await engine.dispose()
+            await greenlet_spawn(dispose, engine.sync_engine)
 
     def abandon(self) -> None:
         """Let go of everything, for the loop is closed and nothing can be awaited."""
@@ -336,5 +336,4 @@ def _engine(options: dict[str, Any]) -> Engine:
 
 def _dispose_all(engines: Mapping[str | None, Engine]) -> None:
     for engine in tuple(engines.values()):
-        close_on_return(engine)
-        engine.dispose()
+        dispose(engine)

@@ -117,6 +117,16 @@ class PostgreSQL:
                 [database],
             )
 
+    def open_transactions(self, database: str) -> int:
+        """Count the connections to a database that idle in a transaction."""
+        with self._connect(self._url.database or "postgres") as connection:
+            rows = connection.execute(
+                "SELECT pid FROM pg_stat_activity"
+                " WHERE datname = %s AND state LIKE 'idle in transaction%%'",
+                [database],
+            )
+            return len(rows.fetchall())
+
     @property
     def is_private(self) -> bool:
         return self._private is not None
