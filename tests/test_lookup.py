@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import ForeignKey, String, event, select
 from sqlalchemy.exc import LegacyAPIWarning
@@ -327,6 +327,7 @@ class Numbers(BasePagination[int]):
         return int(self._query_args["stop"])
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(
     page=st.integers(1, 60),
     stop=st.integers(0, 500),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from flask import Flask, redirect, render_template, request, url_for
 from sqlalchemy.exc import IntegrityError
@@ -16,7 +16,7 @@ from .queries import Filters, NoteForm
 
 # The same object as in the Quart app. Its class is the same one, too: a type checker
 # sees the API of Flask through this name.
-db: SQLAlchemy = models.db  # type: ignore[assignment]
+db = cast("SQLAlchemy", models.db)
 
 
 def create_app(config: dict[str, Any] | None = None) -> Flask:
