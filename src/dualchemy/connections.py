@@ -97,6 +97,49 @@ class MemoryDatabase:
             options["check_same_thread"] = False
 
 
+class SQLiteConnection(sqlite3.Connection):
+    """A connection of aiosqlite's that lets go of its locks when it is closed, and is
+    closed whatever was cancelled.
+
+    ``close()`` alone leaves them to the last cursor with an unread row, which lives as
+    long as the traceback of a :class:`~asyncio.CancelledError`; and a connection whose
+    making was cancelled has nobody to close it.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._cursors: weakref.WeakSet[sqlite3.Cursor] = weakref.WeakSet()
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        cursor = super().cursor(*args, **kwargs)
+        self._cursors.add(cursor)
+        return cursor
+
+    def close(self) -> None:
+        for cursor in tuple(self._cursors):
+            cursor.close()
+        super().close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def close_whatever_is_cancelled(engine: Engine) -> None:
+    """Make :class:`SQLiteConnection` the default class of aiosqlite's connections, and
+    have SQLAlchemy close them in one way.
+
+    Its other way, in a task of its own, is one too many: cancelled, it has the thread
+    of the connection stop before that task has its answer, for which it waits forever.
+    """
+    engine.dialect.has_terminate = False
+
+    @event.listens_for(engine, "do_connect")
+    def use_class(
+        dialect: Any, record: Any, args: list[Any], options: dict[str, Any]
+    ) -> None:
+        options.setdefault("factory", SQLiteConnection)
+
+
 def begin_before_savepoints(engine: Engine) -> None:
     """Begin a transaction for a savepoint that has none around it.
 

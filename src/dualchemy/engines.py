@@ -28,6 +28,7 @@ from .config import Bind, Config
 from .connections import (
     MemoryDatabase,
     begin_before_savepoints,
+    close_whatever_is_cancelled,
     dispose,
     ping_when_idle,
     set_pragmas,
@@ -220,6 +221,8 @@ class Engines:
             ping_when_idle(engine, ping_after)
         if engine.dialect.driver in {"pysqlite", "aiosqlite"}:
             begin_before_savepoints(engine)
+        if engine.dialect.driver == "aiosqlite":
+            close_whatever_is_cancelled(engine)
         if bind.pragmas:
             set_pragmas(engine, bind.pragmas)
         if self._instrument is not None:
