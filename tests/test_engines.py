@@ -180,7 +180,8 @@ class TestOverrides:
         )
         async with site.context():
             assert isinstance(site.db.aio.engine.pool, AsyncAdaptedQueuePool)
-            assert type(site.db.sync.engine.pool) is QueuePool
+            assert isinstance(site.db.sync.engine.pool, QueuePool)
+            assert not isinstance(site.db.sync.engine.pool, AsyncAdaptedQueuePool)
 
     @pytest.mark.parametrize(
         ("options", "reason"),

@@ -25,6 +25,7 @@ LAYERS = [
     {"scope"},
     {"engines", "pagination", "naming"},
     {"config", "connections", "lazy_loading", "awaiting", "routing", "frameworks"},
+    {"pools"},
     {"urls"},
     {"errors"},
 ]

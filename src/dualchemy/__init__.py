@@ -9,6 +9,7 @@ from .errors import (
     DualchemyError,
     LazyLoadError,
     MissingDriverError,
+    PoolTimeoutError,
     UnknownBindKeyError,
 )
 from .models import Model
@@ -28,6 +29,7 @@ __all__ = [
     "MissingDriverError",
     "Model",
     "Pagination",
+    "PoolTimeoutError",
     "Query",
     "SQLAlchemy",
     "Session",

@@ -41,11 +41,13 @@ Options = Mapping[str, Any]
 class Bind:
     """One bind, as configured: where its database is and how to connect to it.
 
-    ``path`` is the config key that a message about this bind should begin with.
+    ``path`` is the config key that a message about this bind should begin with, and
+    ``options_path`` the one that its options are in.
     """
 
     key: str | None
     path: str
+    options_path: str
     urls: Mapping[API, URL]
     options: Mapping[API, Options]
     pragmas: Mapping[str, str | int]
@@ -152,11 +154,9 @@ def _read_bind(
             " and engine options."
         )
     # The default bind's URL and options come from two keys.
-    url_path, path_of_options = (
-        (URI, OPTIONS) if path == URI else (f'{path}["url"]', path)
-    )
+    url_path, options_path = (URI, OPTIONS) if path == URI else (f'{path}["url"]', path)
     overrides = {
-        api: _mapping(options.pop(api, {}), f'{path_of_options}["{api}"]')
+        api: _mapping(options.pop(api, {}), f'{options_path}["{api}"]')
         for api in ("sync", "async")
     }
     pragmas = options.pop("pragmas", {})
@@ -170,12 +170,12 @@ def _read_bind(
         override = dict(overrides[api])
         url = main_url
         seconds = override.pop("pool_ping_after", ping_after)
-        _check_seconds(seconds, f'{path_of_options}["pool_ping_after"]')
+        _check_seconds(seconds, f'{options_path}["pool_ping_after"]')
         if "url" in override:
-            url = _read_url(override.pop("url"), f'{path_of_options}["{api}"]["url"]')
+            url = _read_url(override.pop("url"), f'{options_path}["{api}"]["url"]')
         arguments = {"echo": echo, "echo_pool": echo, **options, **override}
-        _check_options(url, options, path_of_options)
-        _check_options(url, override, f'{path_of_options}["{api}"]')
+        _check_options(url, options, options_path)
+        _check_options(url, override, f'{options_path}["{api}"]')
         urls[api], defaults = _driver_defaults(url, arguments, instance_path)
         merged[api] = MappingProxyType({**defaults, **arguments})
         # A file does not go away, and pre_ping means always.
@@ -185,10 +185,11 @@ def _read_bind(
     return Bind(
         key=key,
         path=path,
+        options_path=options_path,
         urls=MappingProxyType(urls),
         options=MappingProxyType(merged),
         ping_after=MappingProxyType(ping),
-        pragmas=_read_pragmas(pragmas, main_url, f'{path_of_options}["pragmas"]'),
+        pragmas=_read_pragmas(pragmas, main_url, f'{options_path}["pragmas"]'),
     )
 
 

@@ -13,15 +13,13 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from sqlalchemy.engine import Engine, engine_from_config
+from sqlalchemy import pool as sa_pool
+from sqlalchemy.engine import URL, Engine, engine_from_config
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.pool import (
-    AsyncAdaptedQueuePool,
-    QueuePool,
-    StaticPool,
-)
+from sqlalchemy.pool import Pool, StaticPool
 from sqlalchemy.util import greenlet_spawn
 
 from .config import Bind, Config
@@ -40,6 +38,7 @@ from .errors import (
     UnknownBindKeyError,
     show_url,
 )
+from .pools import AsyncAdaptedQueuePool, QueuePool
 from .urls import API, for_api
 
 if TYPE_CHECKING:
@@ -184,7 +183,7 @@ class Engines:
             engine.dispose(close=False)
 
     def _make_sync(self, bind: Bind) -> Engine:
-        engine: Engine = _create(bind, "sync", self._pool(bind, "sync"), _engine)
+        engine: Engine = self._create(bind, "sync", _engine)
         self._prepare(engine, bind, "sync")
         return engine
 
@@ -194,21 +193,50 @@ class Engines:
         def make(options: dict[str, Any]) -> AsyncEngine:
             return async_engine_from_config(options, prefix="")
 
-        engine: AsyncEngine = _create(bind, "async", self._pool(bind, "async"), make)
+        engine: AsyncEngine = self._create(bind, "async", make)
         self._prepare(engine.sync_engine, bind, "async")
         return engine
 
-    def _pool(self, bind: Bind, api: API) -> dict[str, Any]:
-        poolclass = bind.options[api].get("poolclass")
-        if poolclass is None and bind.in_memory(api):
-            if api == "async":
-                return {"poolclass": AsyncAdaptedQueuePool}
-            return {
-                "poolclass": StaticPool if self._share_memory_connection else QueuePool
-            }
-        if poolclass is QueuePool and api == "async":
-            return {"poolclass": AsyncAdaptedQueuePool}
-        return {}
+    def _create(
+        self, bind: Bind, api: API, make: Callable[[dict[str, Any]], Any]
+    ) -> Any:
+        url = for_api(bind.urls[api], api, bind.path)
+        options = dict(bind.options[api])
+        pool = self._pool_class(bind, api, url)
+        if pool is not None:
+            options["poolclass"] = pool
+        try:
+            engine = make({**options, "url": url})
+        except ImportError as error:
+            raise MissingDriverError(
+                f"{bind.path}: the driver of {url.drivername!r} is installed but cannot"
+                f" be imported: {error}"
+            ) from error
+        except (TypeError, ValueError, ArgumentError) as error:
+            raise ConfigError(
+                f"{bind.path}: SQLAlchemy refused the engine options for the {api} API:"
+                f" {error}"
+            ) from None
+        if isinstance(engine.pool, QueuePool):
+            engine.pool.options_path = bind.options_path
+        return engine
+
+    def _pool_class(self, bind: Bind, api: API, url: URL) -> type[Pool] | None:
+        """Return our form of the pool that the options or the dialect ask for; ``None``
+        if there is none.
+        """
+        options = bind.options[api]
+        asked: type[Pool] | None = options.get("poolclass")
+        if options.get("pool") is not None:
+            return None
+        if asked is None and bind.in_memory(api):
+            shared = api == "sync" and self._share_memory_connection
+            asked = StaticPool if shared else sa_pool.QueuePool
+        if asked is None:
+            asked = cast("type[DefaultDialect]", url.get_dialect()).get_pool_class(url)
+        if asked in {sa_pool.QueuePool, sa_pool.AsyncAdaptedQueuePool}:
+            return QueuePool if api == "sync" else AsyncAdaptedQueuePool
+        return asked
 
     def _prepare(self, engine: Engine, bind: Bind, api: API) -> None:
         if bind.in_memory(api) and "creator" not in bind.options[api]:
@@ -313,24 +341,6 @@ class LoopEngines:
         self.sessions.clear()
         for engine in self.map.made.values():
             engine.sync_engine.dispose(close=False)
-
-
-def _create(
-    bind: Bind, api: API, pool: dict[str, Any], make: Callable[[dict[str, Any]], Any]
-) -> Any:
-    url = for_api(bind.urls[api], api, bind.path)
-    try:
-        return make({**bind.options[api], **pool, "url": url})
-    except ImportError as error:
-        raise MissingDriverError(
-            f"{bind.path}: the driver of {url.drivername!r} is installed but cannot be"
-            f" imported: {error}"
-        ) from error
-    except (TypeError, ValueError, ArgumentError) as error:
-        raise ConfigError(
-            f"{bind.path}: SQLAlchemy refused the engine options for the {api} API:"
-            f" {error}"
-        ) from None
 
 
 def _engine(options: dict[str, Any]) -> Engine:

@@ -9,6 +9,7 @@
      ├── ConcurrentUseError                    two tasks, one async session
      │     (sqlalchemy.exc.IllegalStateChangeError)
      ├── LazyLoadError (MissingGreenlet)       touched, not loaded, on an async session
+     ├── PoolTimeoutError (sqlalchemy.exc.TimeoutError)   no connection came free
      └── UnknownBindKeyError                   a bind key without a configured bind
            (sqlalchemy.exc.UnboundExecutionError, KeyError)
 
@@ -28,6 +29,7 @@ from sqlalchemy.exc import (
     MissingGreenlet,
     UnboundExecutionError,
 )
+from sqlalchemy.exc import TimeoutError as SATimeoutError
 
 __all__ = [
     "ConcurrentUseError",
@@ -36,6 +38,7 @@ __all__ = [
     "DualchemyError",
     "LazyLoadError",
     "MissingDriverError",
+    "PoolTimeoutError",
     "UnknownBindKeyError",
 ]
 
@@ -71,6 +74,19 @@ class ConcurrentUseError(DualchemyError, IllegalStateChangeError):
 
 class LazyLoadError(DualchemyError, MissingGreenlet):
     """An attribute of an async session's object was touched, and was not loaded."""
+
+
+class PoolTimeoutError(DualchemyError, SATimeoutError):
+    """All connections of a pool were in use, and none came free in time."""
+
+    def __init__(self, where: str, size: int, overflow: int, seconds: float) -> None:
+        super().__init__(
+            f"{where}: all {size + overflow} connections of the pool ('pool_size'"
+            f" {size}, 'max_overflow' {overflow}) were in use, and none came free within"
+            f" {seconds:g} seconds ('pool_timeout'). Close sessions sooner, above all"
+            " before waiting for something else, or raise these options.",
+            code="3o7r",
+        )
 
 
 class UnknownBindKeyError(DualchemyError, UnboundExecutionError, KeyError):
