@@ -7,13 +7,14 @@ import gc
 import sys
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, QueuePool, StaticPool
-from support.apps import FRAMEWORKS, Site, fresh_db, resolve
+from support.apps import FRAMEWORKS, Site, fresh_db, resolve, serve
 from support.databases import Backend
 
 from dualchemy import (
@@ -444,75 +445,6 @@ class TestContext:
         )
 
 
-class TestLoops:
-    """Async connections never leave their event loop, and end with it."""
-
-    @pytest.mark.backends("sqlite", "postgresql", "postgresql-psycopg", "mariadb")
-    def test_connections_end_with_their_loop(
-        self, backend: Backend, make_sync_site: Any
-    ) -> None:
-        site = make_sync_site("flask", SQLALCHEMY_DATABASE_URI=backend.url)
-        closed: list[object] = []
-
-        async def work() -> AsyncEngine:
-            with site.app.app_context():
-                engine = site.db.aio.engine
-                event.listen(engine.sync_engine, "close", lambda *a: closed.append(a))
-                await execute(engine, "SELECT 1")
-                assert engine.pool.checkedin() == 1  # type: ignore[attr-defined]
-                return engine
-
-        first, second = asyncio.run(work()), asyncio.run(work())
-
-        assert first is not second
-        assert len(closed) == 2
-        assert site.app.extensions["dualchemy"].engines._loops == {}
-
-    @pytest.mark.backends("sqlite")
-    def test_session_that_was_not_closed_ends_with_its_loop(
-        self, backend: Backend, make_sync_site: Any
-    ) -> None:
-        site = make_sync_site("flask", SQLALCHEMY_DATABASE_URI=backend.url)
-
-        async def work() -> Any:
-            await site.db.aio.session.execute(text("SELECT 1"))
-            return site.db.aio.session()
-
-        with site.app.app_context():
-            session = asyncio.run(work())
-            assert not session.in_transaction()
-            assert asyncio.run(work()) is not session
-
-    def test_dispose_leaves_sessions_alone(self, make_sync_site: Any) -> None:
-        site = make_sync_site("flask", SQLALCHEMY_DATABASE_URI="sqlite:///app.db")
-
-        async def work() -> None:
-            await site.db.aio.session.execute(text("SELECT 1"))
-            await site.db.aio.dispose()
-            assert site.db.aio.session().in_transaction()
-
-        with site.app.app_context():
-            asyncio.run(work())
-
-    def test_loop_that_ends_without_a_word(self, make_sync_site: Any) -> None:
-        """``loop.close()`` alone does not say so beforehand; the next loop's first use
-        lets go of the engines.
-        """
-        site = make_sync_site("flask", SQLALCHEMY_DATABASE_URI="sqlite:///app.db")
-        engines = site.app.extensions["dualchemy"].engines
-
-        async def touch() -> None:
-            with site.app.app_context():
-                _ = site.db.aio.engine
-
-        loop = asyncio.new_event_loop()
-        loop.run_until_complete(touch())
-        loop.close()
-        assert len(engines._loops) == 1
-        asyncio.run(touch())
-        assert engines._loops == {}
-
-
 async def test_quart_closes_connections_at_shutdown(make_site: Any) -> None:
     site = make_site("quart", SQLALCHEMY_DATABASE_URI="sqlite:///app.db")
     async with site.app.test_app():
@@ -602,3 +534,55 @@ async def test_savepoint_in_autocommit_is_left_alone(site: Site) -> None:
             driver: Any = connection.connection.driver_connection
             assert not driver.in_transaction
         assert await execute(site.db.engine, "SELECT id FROM thing") == []
+
+
+@pytest.mark.backends("postgresql", "postgresql-psycopg", "mariadb")
+class TestShutdown:
+    """Nothing is left on the server, whatever was going on."""
+
+    @pytest.fixture
+    def slow(self, backend: Backend, make_site: Any) -> Any:
+        """An app with a view that waits in the database."""
+        site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)
+        sleep = "sleep(20)" if backend.name == "mariadb" else "pg_sleep(20)"
+        site.running = asyncio.Event()
+
+        @site.app.get("/")
+        async def view() -> str:
+            await site.db.session.execute(text("SELECT 1"))
+            site.running.set()
+            await site.db.session.execute(text(f"SELECT {sleep}"))
+            return "slept"
+
+        return site
+
+    async def connections(self, backend: Backend, server: Any) -> int:
+        database = make_url(backend.url).database
+        for _ in range(600):  # MariaDB looks every five seconds for who went away
+            if server.connections(database) == 0:
+                break
+            await asyncio.sleep(0.01)
+        return int(server.connections(database))
+
+    async def test_of_a_server_with_a_request_in_flight(
+        self, slow: Any, backend: Backend, server: Any
+    ) -> None:
+        async with serve(slow.app, graceful_timeout=0.1) as client:
+            request = asyncio.create_task(client.get("/"))
+            await slow.running.wait()
+        with pytest.raises(httpx.HTTPError):
+            await request
+        assert await self.connections(backend, server) == 0
+
+    async def test_dispose_with_a_request_in_flight(
+        self, slow: Any, backend: Backend, server: Any
+    ) -> None:
+        request = slow.app.test_request_context("/").request
+        task = asyncio.create_task(slow.app.handle_request(request))
+        await slow.running.wait()
+        async with slow.context():
+            await slow.db.dispose()
+        assert server.connections(make_url(backend.url).database) == 1
+        task.cancel()
+        await asyncio.wait([task])
+        assert await self.connections(backend, server) == 0

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from sqlalchemy import String, event, func, select
+from sqlalchemy import String, func, select
 from sqlalchemy.orm import Mapped, mapped_column
 from support.apps import Site, fresh_db, resolve, serve
 from support.databases import Backend
@@ -56,34 +56,6 @@ async def test_requests_over_a_real_server(
             == 20
         )
     assert checked_out == {0}
-
-
-@pytest.mark.backends("postgresql", "sqlite")
-async def test_client_that_goes_away(backend: Backend, make_site: Any) -> None:
-    """Quart cancels the request; its connection goes back to the pool."""
-    site: Site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)
-    running, returned = asyncio.Event(), asyncio.Event()
-
-    @site.app.get("/")
-    async def slow() -> str:
-        from sqlalchemy import text
-
-        await site.db.session.execute(text("SELECT 1"))
-        engine = site.db.engine.sync_engine
-        event.listen(engine, "checkin", lambda *a: returned.set())
-        running.set()
-        await asyncio.sleep(60)
-        return "never"
-
-    async with serve(site.app) as client:
-        host, port = client.base_url.host, client.base_url.port
-        _, writer = await asyncio.open_connection(host, port)
-        writer.write(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
-        await asyncio.wait_for(running.wait(), 10)
-        writer.close()
-        await asyncio.wait_for(returned.wait(), 10)
-        async with site.context():
-            assert site.db.engine.pool.checkedout() == 0
 
 
 @pytest.mark.backends("sqlite", "postgresql", "mariadb")

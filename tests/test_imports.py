@@ -25,7 +25,7 @@ LAYERS = [
     {"scope"},
     {"engines", "pagination", "naming"},
     {"config", "connections", "lazy_loading", "awaiting", "routing", "frameworks"},
-    {"pools"},
+    {"pools", "shielding"},
     {"urls"},
     {"errors"},
 ]

@@ -75,6 +75,28 @@ async def test_idle_pool_survives_a_restart_of_the_server(
         await asyncio.gather(*(use(site) for _ in range(3)))
 
 
+@pytest.mark.backends("postgresql", "postgresql-psycopg")
+async def test_server_hears_no_ping_of_a_busy_pool(
+    framework: str, backend: Backend, make_site: Any
+) -> None:
+    """The server numbers the transactions of each connection."""
+    site = make(make_site, framework, backend, pool_size=1)
+    number = text(
+        "SELECT virtualtransaction FROM pg_locks WHERE pid = pg_backend_pid()"
+    )
+
+    async def transaction() -> int:
+        async with site.session() as session:
+            found = await resolve(session.execute(number))
+            return int(found.scalars().first().partition("/")[2])
+
+    async with site.context():
+        before = await transaction()
+        for _ in range(30):
+            await use(site)
+        assert await transaction() - before == 31
+
+
 async def test_busy_pool_is_not_pinged(
     framework: str, backend: Backend, make_site: Any
 ) -> None:
@@ -125,3 +147,37 @@ async def test_loss_within_a_transaction_is_one_error_and_the_next_works(
         assert (await resolve(site.db.session.execute(text("SELECT 2")))).scalar() == 2
     async with site.context():
         await use(site)
+
+
+async def test_loss_before_the_end_of_a_context_fails_nothing(
+    framework: str,
+    backend: Backend,
+    make_database: Any,
+    make_site: Any,
+    server: Any,
+    caplog: Any,
+) -> None:
+    """The view has its result; and the connection to another bind is given back too."""
+    other = make_database(backend.name, "other")
+    site = make_site(
+        framework,
+        SQLALCHEMY_DATABASE_URI=backend.url,
+        SQLALCHEMY_BINDS={"other": other},
+    )
+    databases = [make_url(backend.url).database, make_url(other).database]
+    for lost in databases:
+        async with site.context():
+            session = site.db.session
+            for engine in site.db.engines.values():
+                engine = getattr(engine, "sync_engine", engine)
+                arguments = {"bind_arguments": {"bind": engine}}
+                await resolve(session.execute(text("SELECT 1"), **arguments))
+            server.disconnect_all(lost)
+            session = session()
+        assert not session.in_transaction()
+        async with site.context():
+            for engine in site.db.engines.values():
+                assert engine.pool.checkedout() == 0
+            await use(site)
+        assert "A connection was lost before it was given back" in caplog.text
+        caplog.clear()

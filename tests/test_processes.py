@@ -36,6 +36,8 @@ read, write = os.pipe()
 pid = os.fork()
 if pid == 0:
     found = [ask(), asyncio.run(ask_async()), ask()]
+    # The loop came along. What ends with it in the parent does not end here.
+    loop.run_until_complete(loop.shutdown_asyncgens())
     os.write(write, json.dumps(found).encode())
     with app.app_context():
         db.sync.dispose()

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 import quart
-from quart import copy_current_app_context
 from sqlalchemy import event, orm, select, text
 from sqlalchemy.ext.asyncio import async_scoped_session
 from sqlalchemy.orm import Mapped, mapped_column
-from support.apps import Site, fresh_db, resolve, serve
+from support.apps import Site, fresh_db, resolve
 
 from dualchemy import ConcurrentUseError, ContextError, Session, SQLAlchemy
 
@@ -167,90 +166,6 @@ async def test_context_without_database_opens_nothing(
     engines = site.app.extensions["dualchemy"].engines
     assert engines.sync.made == {}
     assert engines._loops == {}
-
-
-class TestOfEachTask:
-    """Under Quart tasks run at once; each context has its own session."""
-
-    async def test_tasks_that_copied_the_context(self, make_site: Any) -> None:
-        site = make_site("quart", SQLALCHEMY_DATABASE_URI="sqlite://")
-        sessions = []
-
-        async def work() -> None:
-            await site.db.session.execute(text("SELECT 1"))
-            sessions.append(site.db.session())
-
-        async with site.context():
-            await work()
-            await asyncio.gather(
-                copy_current_app_context(work)(), copy_current_app_context(work)()
-            )
-            assert len(set(sessions)) == 3
-            assert sessions[0].in_transaction()
-            assert not sessions[1].in_transaction()
-            assert not sessions[2].in_transaction()
-
-    async def test_background_task(self, make_site: Any) -> None:
-        site = make_site("quart", SQLALCHEMY_DATABASE_URI="sqlite:///app.db")
-        User = define_user(site.db)
-        done = asyncio.Event()
-
-        async def work() -> None:
-            site.db.session.add(User())
-            await site.db.session.commit()
-            done.set()
-
-        @site.app.get("/")
-        async def start() -> str:
-            site.app.add_background_task(work)
-            return "started"
-
-        async with serve(site.app) as client:
-            async with site.context():
-                await site.db.create_all()
-            assert (await client.get("/")).text == "started"
-            await asyncio.wait_for(done.wait(), 10)
-        async with site.context():
-            assert (await site.db.get_or_404(User, 1)).name == "ada"
-
-    async def test_streamed_response(self, make_site: Any) -> None:
-        site = make_site("quart", SQLALCHEMY_DATABASE_URI="sqlite:///app.db")
-        sessions = []
-
-        @site.app.get("/")
-        async def stream() -> Any:
-            @quart.stream_with_context
-            async def rows() -> Any:
-                for number in range(3):
-                    row = await site.db.session.scalar(text(f"SELECT {number}"))
-                    sessions.append(site.db.session())
-                    yield f"{row}\n"
-
-            return rows()
-
-        async with serve(site.app) as client:
-            assert (await client.get("/")).text == "0\n1\n2\n"
-        assert len(set(sessions)) == 1
-        assert not sessions[0].in_transaction()
-
-    async def test_websocket(self, make_site: Any) -> None:
-        site = make_site("quart", SQLALCHEMY_DATABASE_URI="sqlite://")
-        sessions = []
-
-        @site.app.websocket("/ws")
-        async def echo() -> None:
-            sessions.append(site.db.session())
-            await quart.websocket.send(
-                str(await site.db.session.scalar(text("SELECT 7")))
-            )
-
-        async with site.app.test_client().websocket("/ws") as connection:
-            assert await connection.receive() == "7"
-        for _ in range(100):
-            if not sessions[0].in_transaction():
-                break
-            await asyncio.sleep(0.01)
-        assert not sessions[0].in_transaction()
 
 
 @pytest.mark.backends("sqlite", "postgresql", "mariadb")
@@ -583,6 +498,39 @@ class TestConcurrency:
             await session.commit()
             assert (await site.db.get_or_404(User, 1)).name == "ada"
 
+    async def test_transaction_objects(self, backend: Any, make_site: Any) -> None:
+        """Those of ``begin`` and ``begin_nested``, which write to the session too."""
+        site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)
+        async with site.context():
+            session = site.db.session()
+
+            async def occupied(use: Any) -> None:
+                first = asyncio.create_task(session.scalar(text("SELECT 7")))
+                await asyncio.sleep(0)
+                with pytest.raises(ConcurrentUseError):
+                    await use()
+                assert await first == 7
+
+            async with session.begin() as transaction:
+                await occupied(session.begin_nested)
+                savepoint = await session.begin_nested()
+                await occupied(savepoint.commit)
+                await occupied(savepoint.rollback)
+                await savepoint.commit()
+                await occupied(transaction.commit)
+            assert not session.in_transaction()
+
+            async def leave() -> None:
+                async with session.begin():
+                    first = asyncio.create_task(session.scalar(text("SELECT 7")))
+                    await asyncio.sleep(0)
+                    firsts.append(first)
+
+            firsts: list[asyncio.Task[Any]] = []
+            with pytest.raises(ConcurrentUseError):
+                await leave()
+            assert await firsts[0] == 7
+
     async def test_gathered_tasks(self, backend: Any, make_site: Any) -> None:
         site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)
         async with site.context():
@@ -607,7 +555,32 @@ class TestConcurrency:
             with pytest.raises(ConcurrentUseError):
                 await user.awaitable_attrs.name
             assert await first == 7
-            assert await user.awaitable_attrs.name == "ada"
+
+            async def load() -> Any:
+                return await user.awaitable_attrs.name
+
+            loading = asyncio.create_task(load())
+            await asyncio.sleep(0)
+            with pytest.raises(ConcurrentUseError):
+                await site.db.session.scalar(text("SELECT 7"))
+            assert await loading == "ada"
+            assert await site.db.session.scalar(text("SELECT 7")) == 7
+
+    async def test_close_waits_for_the_task_that_uses_it(
+        self, backend: Any, make_site: Any
+    ) -> None:
+        site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)
+        async with site.context():
+            session = site.db.aio.sessionmaker()
+            first = asyncio.create_task(session.scalar(text("SELECT 7")))
+            await asyncio.sleep(0)
+            await session.close()
+            assert await first == 7
+            assert not session.in_transaction()
+            assert checked_out(site) == 0
+            # It can be used anew, as any session that was closed.
+            assert await session.scalar(text("SELECT 8")) == 8
+            await session.close()
 
     async def test_sessions_of_their_own(self, backend: Any, make_site: Any) -> None:
         site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)

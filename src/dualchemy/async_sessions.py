@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, cast
@@ -10,27 +9,28 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import orm
 from sqlalchemy.ext import asyncio as sa_asyncio
 
+from .scope import close_session
 from .sessions import Session
 
 __all__ = ["AsyncScopedSession", "AsyncSession"]
 
 
-def _for_one_task(name: str) -> Callable[..., Any]:
-    """Guard a method of SQLAlchemy's ``AsyncSession`` against a second task."""
-    method = getattr(sa_asyncio.AsyncSession, name)
+def _for_one_task(
+    method: Callable[..., Any], session_of: Callable[[Any], AsyncSession]
+) -> Callable[..., Any]:
+    """Guard a method of SQLAlchemy's against a second task."""
 
     @wraps(method)
-    async def guarded(self: AsyncSession, *args: Any, **kwargs: Any) -> Any:
-        session = cast("Session", self.sync_session)
-        task = asyncio.current_task()
-        if session._used_by is task:  # from within, as a signal's receiver may
+    async def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
+        session = session_of(self)
+        sync_session = cast("Session", session.sync_session)
+        if not sync_session._occupy():
             return await method(self, *args, **kwargs)
-        session._refuse_second_task()
-        session._used_by = task
         try:
             return await method(self, *args, **kwargs)
         finally:
-            session._used_by = None
+            if sync_session._vacate():
+                await close_session(session)
 
     return guarded
 
@@ -42,7 +42,8 @@ class AsyncSession(sa_asyncio.AsyncSession):
     :param args: As for SQLAlchemy's ``AsyncSession``.
     :param kwargs: As for SQLAlchemy's ``AsyncSession``; what it does not know goes to
         the proxied :class:`.Session`.
-    :raises ConcurrentUseError: from any method, while another task awaits one.
+    :raises ConcurrentUseError: from any method but ``close``, while another task awaits
+        one.
     """
 
     sync_session_class: type[orm.Session] = Session
@@ -51,23 +52,60 @@ class AsyncSession(sa_asyncio.AsyncSession):
         super().__init__(*args, **kwargs)
         cast("Session", self.sync_session)._proxied_by_async = True
 
+    async def close(self) -> None:
+        """Close the session, and give its connections back.
+
+        While another task awaits an operation of the session, it is closed as soon as
+        that ends.
+        """
+        if not cast("Session", self.sync_session)._close_when_free():
+            await super().close()
+
     if not TYPE_CHECKING:
-        # Not close: it must go through whatever happens.
-        commit = _for_one_task("commit")
-        connection = _for_one_task("connection")
-        delete = _for_one_task("delete")
-        execute = _for_one_task("execute")
-        flush = _for_one_task("flush")
-        get = _for_one_task("get")
-        get_one = _for_one_task("get_one")
-        merge = _for_one_task("merge")
-        refresh = _for_one_task("refresh")
-        rollback = _for_one_task("rollback")
-        run_sync = _for_one_task("run_sync")
-        scalar = _for_one_task("scalar")
-        scalars = _for_one_task("scalars")
-        stream = _for_one_task("stream")
-        stream_scalars = _for_one_task("stream_scalars")
+
+        def begin(self) -> AsyncSessionTransaction:
+            return AsyncSessionTransaction(self)
+
+        def begin_nested(self) -> AsyncSessionTransaction:
+            return AsyncSessionTransaction(self, nested=True)
+
+
+class AsyncSessionTransaction(sa_asyncio.AsyncSessionTransaction):
+    """What ``begin`` and ``begin_nested`` of an :class:`AsyncSession` return."""
+
+
+def _guard(cls: type, session_of: Callable[[Any], AsyncSession], *names: str) -> None:
+    for name in names:
+        setattr(cls, name, _for_one_task(getattr(cls, name), session_of))
+
+
+_guard(
+    AsyncSession,
+    lambda session: session,
+    "commit",
+    "connection",
+    "delete",
+    "execute",
+    "flush",
+    "get",
+    "get_one",
+    "merge",
+    "refresh",
+    "rollback",
+    "run_sync",
+    "scalar",
+    "scalars",
+    "stream",
+    "stream_scalars",
+)
+_guard(
+    AsyncSessionTransaction,
+    lambda transaction: transaction.session,
+    "__aexit__",
+    "commit",
+    "rollback",
+    "start",
+)
 
 
 class AsyncScopedSession(sa_asyncio.async_scoped_session[AsyncSession]):

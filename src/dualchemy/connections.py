@@ -6,10 +6,13 @@ engine has which.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import uuid
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import Context
+from functools import cache
 from time import monotonic
 from typing import Any
 
@@ -17,6 +20,10 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import await_only, greenlet_spawn
+
+from .errors import ContextError
+from .shielding import finish
 
 _RETURNED = "dualchemy_returned"
 
@@ -65,6 +72,82 @@ def dispose(engine: Engine) -> None:
             record.invalidate()
 
     old.dispose()
+
+
+def close_all(engine: Engine, records: Iterable[ConnectionPoolEntry]) -> None:
+    """Close an engine's pooled connections, and those in use among ``records``, which
+    nobody will give back. To be called inside the greenlet bridge.
+    """
+    dispose(engine)
+    for record in tuple(records):
+        if record.in_use:
+            record.invalidate()
+
+
+def keep_on_loop(
+    engine: Engine,
+    loop: asyncio.AbstractEventLoop,
+    records: weakref.WeakSet[ConnectionPoolEntry],
+) -> None:
+    """Refuse an async engine's connections on any event loop but its own.
+
+    :param records: Receives those that are made.
+    """
+
+    def check() -> None:
+        if asyncio._get_running_loop() is not loop:
+            raise ContextError(
+                "An async engine was used on an event loop that is not its own. Take"
+                " 'db.aio.engine' anew on each loop, and do not keep a session for"
+                " another one."
+            )
+
+    @event.listens_for(engine, "do_connect", insert=True)
+    def before_connecting(*_: object) -> None:
+        check()
+
+    @event.listens_for(engine, "connect")
+    def note(connection: Any, record: ConnectionPoolEntry) -> None:
+        records.add(record)
+
+    @event.listens_for(engine, "checkout", insert=True)
+    def before_use(*_: object) -> None:
+        check()
+
+
+def connect_outside_contexts(engine: Engine) -> None:
+    """Make an async engine's connections outside of the current context variables.
+
+    The event loop keeps the context in which a socket was registered. In the app context
+    of a request, that would live as long as the connection.
+    """
+    dialect = engine.dialect
+    connect = dialect.connect
+
+    def connect_in_a_task(*args: Any, **kwargs: Any) -> Any:
+        connecting = greenlet_spawn(connect, *args, **kwargs)
+        loop = asyncio.get_running_loop()
+        return await_only(loop.create_task(connecting, context=Context()))
+
+    setattr(dialect, "connect", connect_in_a_task)  # noqa: B010 - mypy
+
+
+def finish_commits(engine: Engine) -> None:
+    """Let a commit that was sent to the server come to its end, though the task that
+    awaits it is cancelled.
+
+    Cut off, it may be done or not, and would be reported as rolled back.
+    """
+    dialect = engine.dialect
+    for name in ("do_commit", "do_commit_twophase"):
+        setattr(dialect, name, _finished(getattr(dialect, name)))
+
+
+def _finished(function: Callable[..., None]) -> Callable[..., None]:
+    def in_a_task(*args: Any, **kwargs: Any) -> None:
+        await_only(finish(greenlet_spawn(function, *args, **kwargs)))
+
+    return in_a_task
 
 
 class MemoryDatabase:
@@ -138,6 +221,24 @@ def close_whatever_is_cancelled(engine: Engine) -> None:
         dialect: Any, record: Any, args: list[Any], options: dict[str, Any]
     ) -> None:
         options.setdefault("factory", SQLiteConnection)
+
+
+def forget_server_cursors(engine: Engine) -> None:
+    """Have psycopg say nothing of a server-side cursor that is deleted while it is open.
+
+    A fetch that was cancelled or not carried on leaves one. The server closes it with its
+    transaction, and its owner has no hold of it: SQLAlchemy made it.
+    """
+
+    @event.listens_for(engine, "connect")
+    def use_class(connection: Any, record: ConnectionPoolEntry) -> None:
+        driver: Any = record.driver_connection
+        driver.server_cursor_factory = _silent(driver.server_cursor_factory)
+
+
+@cache
+def _silent(cls: type) -> type:
+    return type(cls.__name__, (cls,), {"__del__": lambda self: None})
 
 
 def begin_before_savepoints(engine: Engine) -> None:

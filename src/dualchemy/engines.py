@@ -11,7 +11,14 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -19,15 +26,20 @@ from sqlalchemy import pool as sa_pool
 from sqlalchemy.engine import URL, Engine, engine_from_config
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.pool import Pool, StaticPool
+from sqlalchemy.pool import ConnectionPoolEntry, Pool, StaticPool
 from sqlalchemy.util import greenlet_spawn
 
 from .config import Bind, Config
 from .connections import (
     MemoryDatabase,
     begin_before_savepoints,
+    close_all,
     close_whatever_is_cancelled,
+    connect_outside_contexts,
     dispose,
+    finish_commits,
+    forget_server_cursors,
+    keep_on_loop,
     ping_when_idle,
     set_pragmas,
 )
@@ -56,6 +68,8 @@ class EngineMap(Mapping[str | None, E], Generic[E]):
     def __init__(self, binds: Mapping[str | None, Bind], make: Callable[[Bind], E]):
         self._binds = binds
         self._make = make
+        self.ended = False
+        """Whether the event loop that the engines belonged to has ended."""
         self.made: dict[str | None, E] = {}
         self._lock = threading.Lock()
 
@@ -147,19 +161,6 @@ class Engines:
             if self._last is engines:
                 self._last = None
 
-    def close_later(
-        self, session: AsyncSession, loop: asyncio.AbstractEventLoop
-    ) -> None:
-        """Close a session where it cannot be awaited: on its own loop, at once if that
-        is running, else when it ends. A loop that has ended has closed it.
-        """
-        engines = self._loops.get(loop)
-        if engines is None or loop.is_closed():
-            return
-        engines.sessions.add(session)
-        if loop.is_running():
-            loop.call_soon_threadsafe(engines.close_soon, session)
-
     def dispose_sync(self) -> None:
         """Close the pooled connections of the sync engines."""
         _dispose_all(self.sync.made)
@@ -175,6 +176,8 @@ class Engines:
         both now hold, without a word to the server.
         """
         self._lock = threading.Lock()  # Another thread may have held it at the fork.
+        for engines in self._loops.values():
+            engines.leave_to_parent()
         _of_parent.extend(self._loops.values())
         self._loops.clear()
         self._last = None
@@ -194,6 +197,9 @@ class Engines:
             return async_engine_from_config(options, prefix="")
 
         engine: AsyncEngine = self._create(bind, "async", make)
+        if "async_creator" not in bind.options["async"]:
+            connect_outside_contexts(engine.sync_engine)
+        finish_commits(engine.sync_engine)
         self._prepare(engine.sync_engine, bind, "async")
         return engine
 
@@ -251,6 +257,8 @@ class Engines:
             begin_before_savepoints(engine)
         if engine.dialect.driver == "aiosqlite":
             close_whatever_is_cancelled(engine)
+        if engine.dialect.driver == "psycopg":
+            forget_server_cursors(engine)
         if bind.pragmas:
             set_pragmas(engine, bind.pragmas)
         if self._instrument is not None:
@@ -278,7 +286,8 @@ class LoopEngines:
 
     The loop says that it ends by closing its asynchronous generators, as
     :meth:`asyncio.loop.shutdown_asyncgens` documents; :func:`asyncio.run`, servers and
-    test runners call it. One of those generators is ours.
+    test runners call it. One of those generators is ours. For code that closes its loop
+    without this, :class:`_CloseLoop` does it.
     """
 
     def __init__(
@@ -289,58 +298,164 @@ class LoopEngines:
         forget: Callable[[LoopEngines], None],
     ) -> None:
         self.loop = loop
-        self.map: EngineMap[AsyncEngine] = EngineMap(binds, make)
+        self._make = make
+        self._records: weakref.WeakSet[ConnectionPoolEntry] = weakref.WeakSet()
+        self.map: EngineMap[AsyncEngine] = EngineMap(binds, self._make_on_loop)
         self.sync_map: EngineMap[Engine] = EngineMap(
             binds, lambda bind: self.map[bind.key].sync_engine
         )
         """The same engines as a session sees them, inside the greenlet bridge."""
-        self.sessions: set[AsyncSession] = set()
-        """Sessions that nobody could await the closing of; closed with the loop."""
+        self._sessions: dict[AsyncSession, weakref.ref[object]] = {}
+        """Open sessions and the app contexts that they belong to."""
         self._closing: set[asyncio.Task[None]] = set()
         self._forget = forget
         self._end = self._until_loop_ends()
         with suppress(StopIteration):
             # Runs to the yield; the loop's hook notices the generator on the way.
             self._end.asend(None).send(None)
+        _CloseLoop.stand_in(loop, self)
+
+    def _make_on_loop(self, bind: Bind) -> AsyncEngine:
+        engine = self._make(bind)
+        keep_on_loop(engine.sync_engine, self.loop, self._records)
+        return engine
+
+    @property
+    def ended(self) -> bool:
+        """Whether everything is closed or let go of."""
+        return self.sync_map.ended
+
+    async def end(self) -> None:
+        """Close everything, unless it is closed."""
+        await self._end.aclose()
 
     async def _until_loop_ends(self) -> AsyncGenerator[None, None]:
         try:
             yield
         finally:
-            self._forget(self)
-            try:
-                await self._close_sessions()
-            finally:
-                await self.dispose()
+            if not self.ended:
+                self.sync_map.ended = True
+                self._forget(self)
+                await self._close_everything()
 
-    async def _close_sessions(self) -> None:
-        if self._closing:
-            await asyncio.wait(self._closing)
-        while self.sessions:
-            await self.sessions.pop().close()
+    async def _close_everything(self) -> None:
+        try:
+            await self._close_sessions()
+        finally:
+            for engine in tuple(self.map.made.values()):
+                await greenlet_spawn(close_all, engine.sync_engine, self._records)
 
-    def close_soon(self, session: AsyncSession) -> None:
-        """Close a session in a task of the loop; to be called on the loop."""
+    def hold(self, session: AsyncSession, context: object) -> None:
+        """Hold a session until it is let go of, and close it if its app context is gone
+        before, or the loop ends. A context whose push was cancelled is never popped.
+        """
+        self._sessions[session] = weakref.ref(
+            context, lambda _: self.close_later(session)
+        )
 
+    def let_go(self, session: AsyncSession) -> None:
+        """Leave the closing of a session to somebody else."""
+        self._sessions.pop(session, None)
+
+    def close_later(self, session: AsyncSession) -> None:
+        """Close a session that is held where it cannot be awaited: on its own loop, at
+        once if that is running, else when it ends.
+        """
+        if session in self._sessions and self.loop.is_running():
+            self.loop.call_soon_threadsafe(self._close_soon, session)
+
+    def _close_soon(self, session: AsyncSession) -> None:
         def closed(task: asyncio.Task[None]) -> None:
             self._closing.discard(task)
             if not task.cancelled() and task.exception() is None:
-                self.sessions.discard(session)
+                self.let_go(session)
 
         task = self.loop.create_task(session.close())
         self._closing.add(task)
         task.add_done_callback(closed)
+
+    async def _close_sessions(self) -> None:
+        if self._closing:
+            await asyncio.wait(self._closing)
+        while self._sessions:
+            session, _ = self._sessions.popitem()
+            await session.close()
 
     async def dispose(self) -> None:
         """Close all pooled connections."""
         for engine in tuple(self.map.made.values()):
             await greenlet_spawn(dispose, engine.sync_engine)
 
+    def leave_to_parent(self) -> None:
+        """Close nothing when the loop ends, for a forked process has it from its parent,
+        with the sockets.
+        """
+        self.sync_map.ended = True
+
     def abandon(self) -> None:
-        """Let go of everything, for the loop is closed and nothing can be awaited."""
-        self.sessions.clear()
+        """Let go of everything, for the loop is closed and nothing can be awaited: it
+        was closed past :class:`_CloseLoop`, by ``close`` of its class.
+        """
+        self.sync_map.ended = True
+        self._sessions.clear()
         for engine in self.map.made.values():
             engine.sync_engine.dispose(close=False)
+
+
+class _CloseLoop:
+    """Stands in for ``loop.close``, to end the loop's engines first.
+
+    asyncio tells nobody that a loop closes, and afterwards nothing can be closed in
+    order: a transport of asyncpg needs its loop for that, and the thread of aiosqlite
+    answers to it.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._ends: weakref.WeakSet[LoopEngines] = weakref.WeakSet()
+
+    @classmethod
+    def stand_in(cls, loop: asyncio.AbstractEventLoop, engines: LoopEngines) -> None:
+        """Have the engines end before the loop is closed."""
+        attributes = vars(loop)
+        close = attributes.get("close")
+        if not isinstance(close, cls):
+            close = attributes["close"] = cls(loop)
+        close._ends.add(engines)
+
+    def __call__(self) -> None:
+        loop = self._loop
+        close = type(loop).close
+        if loop.is_running():
+            close(loop)  # which refuses
+            return
+        try:
+            engines = [each for each in self._ends if not each.ended]
+            if engines:
+                self._run(_end_all(engines))
+        finally:
+            del vars(loop)["close"]
+            close(loop)
+
+    def _run(self, ending: Coroutine[Any, Any, None]) -> None:
+        if asyncio._get_running_loop() is None:
+            self._loop.run_until_complete(ending)
+            return
+        # Another loop runs in this thread.
+        thread = threading.Thread(target=self._loop.run_until_complete, args=[ending])
+        thread.start()
+        thread.join()
+
+
+async def _end_all(engines: Iterable[LoopEngines]) -> None:
+    """End engines; report what goes wrong as ``shutdown_asyncgens`` does."""
+    loop = asyncio.get_running_loop()
+    for each in engines:
+        try:
+            await each.end()
+        except Exception as error:  # noqa: BLE001 - the others must end too
+            message = f"Database connections could not be closed before {loop!r}"
+            loop.call_exception_handler({"message": message, "exception": error})
 
 
 def _engine(options: dict[str, Any]) -> Engine:

@@ -9,7 +9,6 @@ session has no scope, and its end costs one look-up.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +16,10 @@ from sqlalchemy import orm
 from sqlalchemy.util import ScopedRegistry
 
 from .config import Config
-from .engines import Engines
+from .engines import Engines, LoopEngines
 from .errors import ContextError
-from .frameworks import AppContext, Framework, current_context
+from .frameworks import AppContext, Framework, current_context, is_pushed
+from .shielding import cancel_again, finish
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -30,6 +30,14 @@ EXTENSION = "dualchemy"
 """The key of :attr:`app.extensions <flask.Flask.extensions>`."""
 
 _SLOT = "_dualchemy_scope"
+
+CONTEXT_ENDED = (
+    "The app context in which this code was started has ended, and its session with it:"
+    " nobody would close what is opened now. Give a task or a thread that outlives a"
+    " request a context of its own, by 'app.add_background_task' (Quart), 'async with"
+    " app.app_context():' (Quart) or 'with app.app_context():' (Flask), or a session of"
+    " its own, by 'db.aio.sessionmaker()' or 'db.sync.sessionmaker()'."
+)
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -45,36 +53,70 @@ class Registration:
 class Scope:
     """The sessions of one app context."""
 
-    __slots__ = ("async_session", "loop", "registration", "sync_session")
+    __slots__ = ("async_session", "db", "engines", "registration", "sync_session")
 
     def __init__(self, registration: Registration) -> None:
         self.registration = registration
+        self.db: Extension | None = registration.db
+        """Whose sessions these are; ``None`` once they end."""
         self.sync_session: orm.Session | None = None
         self.async_session: AsyncSession | None = None
-        self.loop: asyncio.AbstractEventLoop | None = None
-        """The loop that the async session was opened on."""
+        self.engines: LoopEngines | None = None
+        """Of the event loop that the async session was opened on."""
+
+    def has_async_session(self) -> bool:
+        """Tell whether there is one of the running event loop."""
+        return (
+            self.async_session is not None
+            and self.engines is not None
+            and self.engines.loop is asyncio._get_running_loop()
+        )
+
+    def keep(self, session: AsyncSession, context: AppContext) -> None:
+        """Make a session the async one."""
+        self.engines = self.registration.engines.aio()
+        self.engines.hold(session, context)
+        self.async_session = session
+
+    def forget_async_session(self) -> AsyncSession | None:
+        """Return the async session, of which somebody else takes care from now on."""
+        session, self.async_session = self.async_session, None
+        if session is not None and self.engines is not None:
+            self.engines.let_go(session)
+        return session
 
     def release(self) -> None:
         """Close the sync session now, and the async one as soon as its loop can."""
+        self._end()
+        blocking, self.sync_session = self.sync_session, None
         try:
-            if self.sync_session is not None:
-                self.sync_session.close()
+            if blocking is not None:
+                blocking.close()
         finally:
-            self.sync_session = None
             session, self.async_session = self.async_session, None
-            if session is not None and self.loop is not None:
-                self.registration.engines.close_later(session, self.loop)
+            if session is not None and self.engines is not None:
+                self.engines.close_later(session)
 
     async def arelease(self) -> None:
         """Close both sessions, whatever is cancelled meanwhile."""
-        session, self.async_session = self.async_session, None
+        self._end()
+        session = self.forget_async_session()
         try:
             if session is not None:
                 await close_session(session)
         finally:
             blocking, self.sync_session = self.sync_session, None
             if blocking is not None:
-                await _finish(asyncio.to_thread(blocking.close))
+                await finish(asyncio.to_thread(blocking.close))
+
+    def _end(self) -> None:
+        self.db = None
+        session = self.async_session
+        for each in (self.sync_session, session and session.sync_session):
+            # The registry may have been given a session of another class.
+            end = getattr(each, "_end", None)
+            if end is not None:
+                end()
 
 
 async def close_session(session: AsyncSession) -> None:
@@ -86,35 +128,8 @@ async def close_session(session: AsyncSession) -> None:
     try:
         await session.close()
     except asyncio.CancelledError:
-        await _finish(session.close())
-        _cancel_again()
-
-
-async def _finish(closing: Coroutine[Any, Any, None]) -> None:
-    """Await a coroutine to its end, in a task of its own, whatever is cancelled."""
-    task = asyncio.create_task(closing)
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            cancelled = True
-    task.result()
-    if cancelled:
-        _cancel_again()
-
-
-def _cancel_again() -> None:
-    """Have the current task's next await, or its end, raise the ``CancelledError`` that
-    was caught.
-
-    Raised here, in the teardown of a context, it would not stay what it is: Quart 0.23
-    puts it into an exception group.
-    """
-    task = asyncio.current_task()
-    assert task is not None
-    task.uncancel()  # asyncio.timeout counts the requests
-    task.cancel()
+        await finish(session.close())
+        cancel_again()
 
 
 def current_registration(db: Extension) -> Registration:
@@ -161,10 +176,14 @@ def current_scope(db: Extension) -> Scope:
     :raises ContextError: as :func:`current_registration`.
     """
     scope = _existing_scope()
-    if scope is not None and scope.registration.db is db:
+    if scope is not None and scope.db is db:
         return scope
-    scope = Scope(current_registration(db))
-    setattr(current_context(), _SLOT, scope)
+    registration = current_registration(db)
+    context = current_context()
+    if scope is not None or not is_pushed(context):
+        raise ContextError(CONTEXT_ENDED)
+    scope = Scope(registration)
+    setattr(context, _SLOT, scope)
     return scope
 
 
@@ -180,8 +199,11 @@ async def aclose_scope(context: AppContext) -> None:
     """End a context's sessions."""
     scope = getattr(context, _SLOT, None)
     if scope is not None:
-        delattr(context, _SLOT)
-        await scope.arelease()
+        try:
+            await scope.arelease()
+        finally:
+            # Not before: other tasks run meanwhile, and are to find that it ended.
+            delattr(context, _SLOT)
 
 
 class _ContextRegistry(ScopedRegistry[Any]):
@@ -231,32 +253,22 @@ class AsyncRegistry(_ContextRegistry):
 
     def __call__(self) -> Any:
         scope = current_scope(self.db)
-        session = scope.async_session
-        if session is None or scope.loop is not asyncio._get_running_loop():
-            session = self.createfunc()
-            self._keep(scope, session)
+        if scope.has_async_session():
+            return scope.async_session
+        session = self.createfunc()
+        scope.keep(session, current_context())
         return session
-
-    def _keep(self, scope: Scope, session: Any) -> None:
-        registration = scope.registration
-        engines = registration.engines.aio()
-        scope.async_session = session
-        scope.loop = engines.loop
-        if not registration.framework.is_async:
-            engines.sessions.add(session)
 
     def has(self) -> bool:
         scope = _existing_scope()
-        return (
-            scope is not None
-            and scope.async_session is not None
-            and scope.loop is asyncio._get_running_loop()
-        )
+        return scope is not None and scope.has_async_session()
 
     def set(self, obj: Any) -> None:
-        self._keep(current_scope(self.db), obj)
+        scope = current_scope(self.db)
+        scope.forget_async_session()
+        scope.keep(obj, current_context())
 
     def clear(self) -> None:
         scope = _existing_scope()
         if scope is not None:
-            scope.async_session = None
+            scope.forget_async_session()

@@ -1,24 +1,26 @@
 """What do the sessions of ``db`` add to SQLAlchemy's?
 
-Routing, and nothing else. The async session proxies a session of the same class, so
-every rule is written once, on the sync :class:`Session`.
+Each operation goes to the engine of its bind key, an async session serves one task at a
+time, and none opens anything once its app context has ended. The async session proxies a
+session of the same class, so every rule is written once, on the sync :class:`Session`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import sqlalchemy as sa
 from sqlalchemy import orm
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from sqlalchemy.util.concurrency import in_greenlet
 
-from .errors import ConcurrentUseError
+from .errors import ConcurrentUseError, ContextError
 from .lazy_loading import refuse_lazy_load
 from .routing import bind_key, shared_bind_key
-from .scope import current_registration
+from .scope import CONTEXT_ENDED, current_registration
 from .signals import Tracker
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from .extension import Extension  # only to name the owner of a session
 
 __all__ = ["ScopedSession", "Session"]
+
+_logger = logging.getLogger("dualchemy")
 
 
 class Session(orm.Session):
@@ -46,8 +50,9 @@ class Session(orm.Session):
         self._routed = not (kwargs.get("bind") or kwargs.get("binds"))
         self._proxied_by_async = False
         self._used_by: asyncio.Task[Any] | None = None
+        self._closes_when_free = False
         self._tracker = Tracker()
-        self._engines: EngineMap[sa.Engine] | None = None
+        self._engines: EngineMap[sa.Engine] | EndedContext | None = None
 
     def get_bind(
         self,
@@ -65,9 +70,27 @@ class Session(orm.Session):
         if not self._routed:
             return super().get_bind(mapper, clause=clause, **kwargs)
         engines = self._engines
-        if engines is None:
+        if engines is None or engines.ended:
             engines = self._engines = self._find_engines()
         return engines[bind_key(mapper, clause)]
+
+    def close(self) -> None:
+        """Close the session, and give its connections back.
+
+        One that turns out to be lost is no error: what was not committed is gone in
+        either case. It is logged.
+        """
+        transaction = self.get_nested_transaction() or self.get_transaction()
+        try:
+            super().close()
+        except BaseException as error:  # noqa: BLE001 - raised, or logged
+            errors = [error, *_close_the_rest(transaction)]
+        else:
+            return
+        for each in errors:
+            if not (isinstance(each, DBAPIError) and each.connection_invalidated):
+                raise each
+            _logger.warning("A connection was lost before it was given back: %s", each)
 
     if not TYPE_CHECKING:
         # The signatures, with their overloads, are SQLAlchemy's.
@@ -88,10 +111,25 @@ class Session(orm.Session):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        if self._proxied_by_async:
-            if not in_greenlet():
-                refuse_lazy_load(statement, kwargs.get("execution_options") or {})
-            self._refuse_second_task()
+        if not self._proxied_by_async:
+            return self._send(method, statement, args, kwargs)
+        if not in_greenlet():
+            refuse_lazy_load(statement, kwargs.get("execution_options") or {})
+        if not self._occupy():
+            return self._send(method, statement, args, kwargs)
+        try:  # An awaited attribute comes here past the async session.
+            return self._send(method, statement, args, kwargs)
+        finally:
+            if self._vacate():
+                self.close()
+
+    def _send(
+        self,
+        method: Callable[..., Any],
+        statement: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
         if isinstance(statement, sa.CompoundSelect):
             # For a UNION of models SQLAlchemy gives get_bind neither.
             told = kwargs.get("bind_arguments") or {}
@@ -106,17 +144,49 @@ class Session(orm.Session):
                 shared_bind_key(statement, error)
             raise
 
-    def _refuse_second_task(self) -> None:
-        """Raise an error if a task other than the current one awaits this session: the
-        driver's would come later, and to either of them.
+    def _occupy(self) -> bool:
+        """Note that the current task uses this session.
+
+        :return: Whether it did not already, as the receiver of a signal does.
+        :raises ConcurrentUseError: if another task uses it: the driver's own error
+            would come later, and to either of them.
+        """
+        task = asyncio.current_task()
+        user = self._used_by
+        if user is None:
+            self._used_by = task
+            return True
+        if user is task:
+            return False
+        raise ConcurrentUseError(
+            f"This AsyncSession is in use by another task, {user.get_name()!r}, and"
+            " serves one at a time. Give each task a session of its own: 'async"
+            " with db.aio.sessionmaker() as session'."
+        )
+
+    def _vacate(self) -> bool:
+        """Note that the session is free again.
+
+        :return: Whether it is to be closed now.
+        """
+        self._used_by = None
+        closes, self._closes_when_free = self._closes_when_free, False
+        return closes
+
+    def _close_when_free(self) -> bool:
+        """Have a session that another task uses closed when that is done.
+
+        :return: Whether another task uses it.
         """
         user = self._used_by
-        if user is not None and user is not asyncio.current_task():
-            raise ConcurrentUseError(
-                f"This AsyncSession is in use by another task, {user.get_name()!r}, and"
-                " serves one at a time. Give each task a session of its own: 'async"
-                " with db.aio.sessionmaker() as session'."
-            )
+        if user is None or user is asyncio.current_task():
+            return False
+        self._closes_when_free = True
+        return True
+
+    def _end(self) -> None:
+        """Let nothing be opened any more, for nobody would close it."""
+        self._engines = EndedContext()
 
     def _find_engines(self) -> EngineMap[sa.Engine]:
         engines = current_registration(self._db).engines
@@ -131,6 +201,36 @@ class Session(orm.Session):
 
     async def __aexit__(self, *exc: object) -> None:
         """Present only so that ``async with`` reaches the message above."""
+
+
+def _close_the_rest(
+    transaction: orm.SessionTransaction | None,
+) -> list[BaseException]:
+    """Close what SQLAlchemy leaves open where closing one of several connections fails:
+    those to other binds.
+
+    :return: The errors of those that fail as well.
+    """
+    errors: list[BaseException] = []
+    while transaction is not None:
+        for _ in transaction._connections:  # each of them may fail
+            try:
+                transaction.close()
+            except BaseException as error:  # noqa: BLE001 - returned
+                errors.append(error)
+            else:
+                break
+        transaction = transaction.parent
+    return errors
+
+
+class EndedContext:
+    """Stands in for the engines of a session whose app context has ended."""
+
+    ended = False
+
+    def __getitem__(self, key: str | None) -> NoReturn:
+        raise ContextError(CONTEXT_ENDED)
 
 
 class ScopedSession(orm.scoped_session[Session]):

@@ -135,19 +135,22 @@ class Sites:
 
 
 @asynccontextmanager
-async def serve(app: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """Serve an app on a port of this machine, and yield a client of it."""
+async def serve(app: Any, **config: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve an app on a port of this machine, and yield a client of it.
+
+    :param config: Of the server, if the app is Quart's.
+    """
     server = _serve_quart if isinstance(app, Quart) else _serve_flask
     async with (
-        server(app) as base_url,
+        server(app, **config) as base_url,
         httpx.AsyncClient(base_url=base_url, timeout=30, trust_env=False) as client,
     ):
         yield client
 
 
 @asynccontextmanager
-async def _serve_quart(app: Quart) -> AsyncIterator[str]:
-    config = HypercornConfig()
+async def _serve_quart(app: Quart, **options: Any) -> AsyncIterator[str]:
+    config = HypercornConfig.from_mapping(options)
     config.bind = ["127.0.0.1:0"]
     config.errorlog = logging.getLogger("hypercorn.error")
     sockets = config.create_sockets()

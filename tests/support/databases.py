@@ -49,6 +49,14 @@ class Server(Protocol):
 
     def drop(self, database: str) -> None: ...
 
+    def connections(self, database: str) -> int:
+        """Count the open connections to a database."""
+        ...
+
+    def open_transactions(self, database: str) -> int:
+        """Count the connections to a database that are in a transaction."""
+        ...
+
     def disconnect_all(self, database: str) -> None:
         """Close the connections to a database on the server's side."""
         ...
@@ -118,14 +126,22 @@ class PostgreSQL:
             )
 
     def open_transactions(self, database: str) -> int:
-        """Count the connections to a database that idle in a transaction."""
         with self._connect(self._url.database or "postgres") as connection:
             rows = connection.execute(
-                "SELECT pid FROM pg_stat_activity"
-                " WHERE datname = %s AND state LIKE 'idle in transaction%%'",
+                "SELECT pid FROM pg_stat_activity WHERE datname = %s"
+                " AND (state LIKE 'idle in transaction%%' OR xact_start IS NOT NULL)"
+                " AND backend_type = 'client backend'",
                 [database],
             )
             return len(rows.fetchall())
+
+    def connections(self, database: str) -> int:
+        with self._connect(self._url.database or "postgres") as connection:
+            row = connection.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = %s", [database]
+            ).fetchone()
+            assert row is not None
+            return int(row[0])
 
     @property
     def is_private(self) -> bool:
@@ -210,6 +226,24 @@ class MariaDB:
             )
             for (connection,) in cursor.fetchall():
                 cursor.execute(f"KILL {connection}")
+
+    def open_transactions(self, database: str) -> int:
+        with self._connect() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM information_schema.innodb_trx"
+                " JOIN information_schema.processlist ON trx_mysql_thread_id = id"
+                " WHERE db = %s",
+                [database],
+            )
+            return int(cursor.fetchone()[0])
+
+    def connections(self, database: str) -> int:
+        with self._connect() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM information_schema.processlist WHERE db = %s",
+                [database],
+            )
+            return int(cursor.fetchone()[0])
 
     def stop(self) -> None:
         """It was running before."""

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import werkzeug.exceptions
 
-from .base import AppContext, CloseScope, CloseScopeAsync, Framework
+from .base import AppContext, CloseScope, CloseScopeAsync, Framework, is_pushed
 from .flask import FlaskFramework
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "current_context",
     "current_framework",
     "framework_of",
+    "is_pushed",
     "request_args",
 ]
 

@@ -59,3 +59,13 @@ class Framework(Protocol):
         self, app: Any, processor: Callable[[], dict[str, Any]]
     ) -> None:
         """Offer names to ``flask shell`` or ``quart shell``."""
+
+
+def is_pushed(context: AppContext) -> bool:
+    """Tell whether an app context is active somewhere. Flask and Quart do not say, but
+    keep what undoes the push.
+    """
+    try:
+        return bool(context._cv_tokens)
+    except AttributeError:  # Flask 3.2 and Quart 0.23 on
+        return context._cv_token is not None
