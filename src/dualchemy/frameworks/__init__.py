@@ -42,9 +42,9 @@ def framework_of(app: Any) -> Framework:
             return framework
     # An application can only be Quart's if its own module has imported Quart.
     if sys.modules.get("quart") is not None and len(_loaded) == 1:
-        from .quart import QuartFramework
+        from . import quart
 
-        _loaded.append(QuartFramework())
+        _loaded.append(quart.Current())
         return framework_of(app)
     raise TypeError(
         f"init_app: expected a Flask or Quart application, got {type(app).__name__!r}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import Token
 from typing import Any, NoReturn
 
 import quart
@@ -11,9 +12,12 @@ from quart.globals import _cv_app
 
 from .base import AppContext, CloseScope, CloseScopeAsync
 
+_cv_request: Any = getattr(quart.globals, "_cv_request", None)  # before 0.23
+_cv_websocket: Any = getattr(quart.globals, "_cv_websocket", None)
+
 
 class QuartFramework:
-    """Quart 0.20 and later; from 0.23 on there is one kind of context."""
+    """Quart 0.23 and later, which has one kind of context."""
 
     name = "Quart"
     is_async = True
@@ -49,16 +53,7 @@ class QuartFramework:
         # Not a teardown function: Quart runs those in the order of registration, so
         # that a later one could open a session anew, and before 0.23 it skips the rest
         # when one raises.
-        teardown = app.do_teardown_appcontext
-
-        async def do_teardown_appcontext(*args: Any, **kwargs: Any) -> None:
-            context = _cv_app.get()
-            try:
-                await teardown(*args, **kwargs)
-            finally:
-                await aclose(context)
-
-        app.do_teardown_appcontext = do_teardown_appcontext
+        _after(app, "do_teardown_appcontext", lambda: _cv_app.get(), aclose)
 
     def on_shutdown(self, app: Any, dispose: Callable[[], Awaitable[None]]) -> None:
         app.after_serving(dispose)
@@ -67,3 +62,59 @@ class QuartFramework:
         self, app: Any, processor: Callable[[], dict[str, Any]]
     ) -> None:
         app.shell_context_processor(processor)
+
+
+class EarlierQuartFramework(QuartFramework):
+    """Quart before 0.23, where a request or websocket pushes an app context only if none
+    of its app is active.
+
+    So a copied request, and a test client's within an app context, share one. Each has
+    sessions of its own all the same, as from 0.23 on: they hang on the request.
+    """
+
+    def context(self) -> AppContext | None:
+        app_context: Any = _cv_app.get(None)
+        request = _sharing_request()
+        if request is None:
+            return app_context
+        tokens = app_context._cv_tokens
+        if tokens and tokens[0].old_value is not Token.MISSING:
+            return app_context  # pushed within the request
+        return request
+
+    def on_context_end(
+        self, app: Any, close: CloseScope, aclose: CloseScopeAsync
+    ) -> None:
+        super().on_context_end(app, close, aclose)
+        for name in ("do_teardown_request", "do_teardown_websocket"):
+            _after(app, name, _sharing_request, aclose)
+
+
+def _sharing_request() -> Any:
+    """Return the current request or websocket context if it has no app context."""
+    for variable in (_cv_request, _cv_websocket):
+        context = variable.get(None)
+        if context is not None and context._cv_tokens:
+            return context if context._cv_tokens[-1][1] is None else None
+    return None
+
+
+def _after(
+    app: Any, name: str, context: Callable[[], Any], aclose: CloseScopeAsync
+) -> None:
+    """Have a context closed after a method of the app, also if that raises."""
+    teardown = getattr(app, name)
+
+    async def teardown_and_close(*args: Any, **kwargs: Any) -> None:
+        ending = context()
+        try:
+            await teardown(*args, **kwargs)
+        finally:
+            if ending is not None:
+                await aclose(ending)
+
+    setattr(app, name, teardown_and_close)
+
+
+Current = QuartFramework if _cv_request is None else EarlierQuartFramework
+"""What suits the installed Quart."""
