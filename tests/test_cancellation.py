@@ -22,6 +22,8 @@ servers = pytest.mark.backends("postgresql", "postgresql-psycopg", "mariadb")
 class Interrupt:
     """Awaits a coroutine, and does something when it waits for the n-th time, and some
     times after.
+
+    :param late: Do it only when what it waits for is there, but before it is told so.
     """
 
     def __init__(
@@ -29,10 +31,13 @@ class Interrupt:
         coroutine: Coroutine[Any, Any, Any],
         at: range,
         act: Callable[[], object],
+        *,
+        late: bool = False,
     ) -> None:
         self._coroutine = coroutine
         self._at = at
         self._act = act
+        self._late = late
         self.waits = 0
 
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -45,7 +50,10 @@ class Interrupt:
                 return stop.value
             self.waits += 1
             if self.waits in self._at:
-                self._act()
+                if self._late and waiting_for is not None:
+                    waiting_for.add_done_callback(lambda _: self._act())
+                else:
+                    self._act()
             error = None
             try:
                 yield waiting_for
@@ -53,7 +61,9 @@ class Interrupt:
                 error = caught
 
 
-async def cancelled(driven: Coroutine[Any, Any, Any], at: int, times: int) -> int:
+async def cancelled(
+    driven: Coroutine[Any, Any, Any], at: int, times: int, *, late: bool = False
+) -> int:
     """Run a coroutine, and cancel its task at the n-th await.
 
     :return: How often it waited.
@@ -64,13 +74,18 @@ async def cancelled(driven: Coroutine[Any, Any, Any], at: int, times: int) -> in
         nonlocal interrupt
         task = asyncio.current_task()
         assert task is not None
-        interrupt = Interrupt(driven, range(at, at + times), task.cancel)
+        interrupt = Interrupt(driven, range(at, at + times), task.cancel, late=late)
         return await interrupt
 
     task = asyncio.create_task(run())
     await asyncio.wait([task])
     assert task.cancelled() is (interrupt.waits >= at), f"at await {at}: {task!r}"
     return interrupt.waits
+
+
+async def cancelled_late(driven: Coroutine[Any, Any, Any], at: int, times: int) -> int:
+    """:func:`cancelled`, at the moment at which what is awaited has come: it is lost."""
+    return await cancelled(driven, at, times, late=True)
 
 
 async def timed_out(driven: Coroutine[Any, Any, Any], at: int, times: int) -> int:
@@ -193,8 +208,8 @@ async def use_two_binds(site: Site) -> None:
 
 @pytest.mark.parametrize(
     ("interrupt", "times"),
-    [(cancelled, 1), (cancelled, 2), (timed_out, 1)],
-    ids=["once", "twice", "timeout"],
+    [(cancelled, 1), (cancelled, 2), (cancelled_late, 1), (timed_out, 1)],
+    ids=["once", "twice", "late", "timeout"],
 )
 @pytest.mark.parametrize("work", [read, write, fetch, nest, use_two_binds])
 async def test_interrupted_at_each_await(
@@ -300,7 +315,10 @@ class TestCommit:
     """Its outcome is known, whatever is cancelled."""
 
     @pytest.mark.backends("postgresql", "postgresql-psycopg")
-    async def test_that_was_sent_is_done_and_told(self, make_visited: Any) -> None:
+    @pytest.mark.parametrize("way", ["commit", "run_sync", "begin"])
+    async def test_that_was_sent_is_done_and_told(
+        self, make_visited: Any, way: str, caplog: Any
+    ) -> None:
         """A deferred trigger makes the commit take its time; it is cancelled meanwhile."""
         site: Site = await make_visited()
         async with site.context():
@@ -326,17 +344,34 @@ class TestCommit:
                 assert task is not None
                 loop.call_later(0.1, task.cancel)
                 loop.call_later(0.15, task.cancel)
-                await site.db.session.commit()
+                if way == "commit":
+                    await site.db.session.commit()
+                elif way == "run_sync":
+                    await site.db.session().run_sync(lambda session: session.commit())
                 reached.append("after the commit")
                 await asyncio.sleep(0)
+                reached.append("after the next await")
+
+        async def work_in_a_block() -> None:
+            async with site.context(), site.db.session.begin():
+                site.db.session.add(site.db.Visit(who="ada"))
+                task = asyncio.current_task()
+                assert task is not None
+                asyncio.get_running_loop().call_later(0.1, task.cancel)
+            await asyncio.sleep(0)
+            reached.append("after the next await")
 
         reached: list[str] = []
         with models_committed.connected_to(note):
-            task = asyncio.create_task(work())
+            task = asyncio.create_task(work_in_a_block() if way == "begin" else work())
             await asyncio.wait([task])
         assert task.cancelled()
         assert len(told) == 1
+        assert "after the next await" not in reached
+        assert "Exception during reset" not in caplog.text
         async with site.context():
+            # The connection was not thrown away either.
+            assert site.db.engine.pool.checkedin() == 1
             count = select(func.count()).select_from(site.db.Visit)
             assert await site.db.session.scalar(count) == 1
             assert await settled(site) == 1

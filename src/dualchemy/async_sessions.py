@@ -11,6 +11,7 @@ from sqlalchemy.ext import asyncio as sa_asyncio
 
 from .scope import close_session
 from .sessions import Session
+from .shielding import PutOff
 
 __all__ = ["AsyncScopedSession", "AsyncSession"]
 
@@ -33,6 +34,17 @@ def _for_one_task(
                 await close_session(session)
 
     return guarded
+
+
+def _putting_off(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a method that commits go on to its end where the commit was cancelled."""
+
+    @wraps(method)
+    async def until_the_end(*args: Any, **kwargs: Any) -> Any:
+        with PutOff():
+            return await method(*args, **kwargs)
+
+    return until_the_end
 
 
 class AsyncSession(sa_asyncio.AsyncSession):
@@ -76,7 +88,10 @@ class AsyncSessionTransaction(sa_asyncio.AsyncSessionTransaction):
 
 def _guard(cls: type, session_of: Callable[[Any], AsyncSession], *names: str) -> None:
     for name in names:
-        setattr(cls, name, _for_one_task(getattr(cls, name), session_of))
+        method = getattr(cls, name)
+        if name in {"commit", "run_sync", "__aexit__"}:
+            method = _putting_off(method)
+        setattr(cls, name, _for_one_task(method, session_of))
 
 
 _guard(

@@ -124,12 +124,23 @@ def connect_outside_contexts(engine: Engine) -> None:
     dialect = engine.dialect
     connect = dialect.connect
 
-    def connect_in_a_task(*args: Any, **kwargs: Any) -> Any:
-        connecting = greenlet_spawn(connect, *args, **kwargs)
+    async def connect_or_close(*args: Any, **kwargs: Any) -> Any:
         loop = asyncio.get_running_loop()
-        return await_only(loop.create_task(connecting, context=Context()))
+        connecting = greenlet_spawn(connect, *args, **kwargs)
+        task = loop.create_task(connecting, context=Context())
+        try:
+            return await task
+        except asyncio.CancelledError:
+            # It may have come too late for the connection not to be made.
+            if task.done() and not task.cancelled() and task.exception() is None:
+                await finish(greenlet_spawn(dialect.do_terminate, task.result()))
+            raise
 
-    setattr(dialect, "connect", connect_in_a_task)  # noqa: B010 - mypy
+    setattr(  # noqa: B010 - mypy
+        dialect,
+        "connect",
+        lambda *args, **kwargs: await_only(connect_or_close(*args, **kwargs)),
+    )
 
 
 def finish_commits(engine: Engine) -> None:

@@ -122,9 +122,13 @@ class Scope:
 async def close_session(session: AsyncSession) -> None:
     """Close an async session, also when the task is cancelled meanwhile, once or more.
 
-    Closing is not shielded from the start: a shield costs a task, and most closes are
-    not cancelled.
+    Closing is not shielded from the start, unless the task is being cancelled already: a
+    shield costs a task, and most closes are not cancelled.
     """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        await finish(session.close())
+        return
     try:
         await session.close()
     except asyncio.CancelledError:
