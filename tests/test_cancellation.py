@@ -408,6 +408,34 @@ class TestCommit:
             await read(site)
 
 
+@pytest.mark.backends("postgresql", "postgresql-psycopg")
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8])
+async def test_server_stops_a_statement_that_is_cancelled_twice(
+    make_visited: Any, backend: Backend, server: Any, turns: int
+) -> None:
+    """The second cancellation does not cut off the word that ends the statement."""
+    site: Site = await make_visited()
+    database = make_url(backend.url).database
+
+    async def work() -> None:
+        async with site.context():
+            await site.db.session.execute(text("SELECT pg_sleep(20)"))
+
+    task = asyncio.create_task(work())
+    while not server.open_transactions(database):
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    task.cancel()
+    for _ in range(turns):  # of the event loop
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    async with asyncio.timeout(5):
+        while server.open_transactions(database):
+            await asyncio.sleep(0.01)
+
+
 @servers
 async def test_client_that_goes_away(
     make_visited: Any, count_transactions: Any, backend: Backend

@@ -21,6 +21,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_only, greenlet_spawn
+from sqlalchemy.util.concurrency import in_greenlet
 
 from .errors import ContextError
 from .shielding import finish
@@ -143,22 +144,50 @@ def connect_outside_contexts(engine: Engine) -> None:
     )
 
 
-def finish_commits(engine: Engine) -> None:
-    """Let a commit that was sent to the server come to its end, though the task that
+def finish_what_was_sent(engine: Engine) -> None:
+    """Let what a connection tells the server come to its end, though the task that
     awaits it is cancelled.
 
-    Cut off, it may be done or not, and would be reported as rolled back.
+    A commit that is cut off may be done or not, and would be reported as rolled back. A
+    second cancellation that cuts off the first, whose word to the server ends the
+    statement, leaves that running, and its locks held.
     """
     dialect = engine.dialect
-    for name in ("do_commit", "do_commit_twophase"):
+    for name in ("do_commit", "do_commit_twophase", "do_terminate"):
         setattr(dialect, name, _finished(getattr(dialect, name)))
+    if dialect.driver == "psycopg":
+        _finish_cancelling(engine)
 
 
 def _finished(function: Callable[..., None]) -> Callable[..., None]:
     def in_a_task(*args: Any, **kwargs: Any) -> None:
-        await_only(finish(greenlet_spawn(function, *args, **kwargs)))
+        if in_greenlet():
+            await_only(finish(greenlet_spawn(function, *args, **kwargs)))
+        else:  # The garbage collector terminates connections, too.
+            function(*args, **kwargs)
 
     return in_a_task
+
+
+def _finish_cancelling(engine: Engine) -> None:
+    connect = _finishing_class().connect
+
+    @event.listens_for(engine, "do_connect")
+    def use_class(
+        dialect: Any, record: Any, args: list[Any], options: dict[str, Any]
+    ) -> None:
+        options.setdefault("async_creator_fn", connect)
+
+
+@cache
+def _finishing_class() -> Any:
+    from psycopg import AsyncConnection
+
+    class FinishingConnection(AsyncConnection[Any]):
+        async def cancel_safe(self, *, timeout: float = 30.0) -> None:  # noqa: ASYNC109
+            await finish(super().cancel_safe(timeout=timeout))
+
+    return FinishingConnection
 
 
 class MemoryDatabase:

@@ -37,7 +37,7 @@ from .connections import (
     close_whatever_is_cancelled,
     connect_outside_contexts,
     dispose,
-    finish_commits,
+    finish_what_was_sent,
     forget_server_cursors,
     keep_on_loop,
     ping_when_idle,
@@ -199,7 +199,7 @@ class Engines:
         engine: AsyncEngine = self._create(bind, "async", make)
         if "async_creator" not in bind.options["async"]:
             connect_outside_contexts(engine.sync_engine)
-        finish_commits(engine.sync_engine)
+        finish_what_was_sent(engine.sync_engine)
         self._prepare(engine.sync_engine, bind, "async")
         return engine
 
