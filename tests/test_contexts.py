@@ -444,14 +444,10 @@ class TestAfterTheEnd:
         site: Site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)
         User = define_user(site.db)
         sleep = "sleep(0.3)" if backend.name == "mariadb" else "pg_sleep(0.3)"
-        slow = text(
-            f"SELECT id, name FROM {'user' if '`' in sleep else User.__table__}"
-        )
         async with site.context():
             await site.db.create_all()
             site.db.session.add(User())
             await site.db.session.commit()
-        del slow
         found = []
 
         async def stray(user: Any) -> None:
@@ -485,6 +481,38 @@ class TestAfterTheEnd:
             await task
         assert found == ["done"]
         assert not session.in_transaction()
+        assert pool.checkedout() == 0
+
+    @pytest.mark.backends("sqlite")
+    async def test_session_that_is_kept_for_a_later_context(self, site: Site) -> None:
+        async with site.context():
+            session = site.db.session()
+        async with site.context():
+            found = await resolve(session.scalar(text("SELECT 7")))
+            assert found == 7
+            await resolve(session.close())
+            assert in_use(site) == 0
+
+    @pytest.mark.backends("postgresql", "postgresql-psycopg", "mariadb")
+    async def test_operation_of_several_statements_comes_to_its_end(
+        self, backend: Backend, make_site: Any
+    ) -> None:
+        site: Site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)
+        sleep = "sleep(0.2)" if backend.name == "mariadb" else "pg_sleep(0.2)"
+
+        def two(session: Any) -> Any:
+            session.execute(text(f"SELECT {sleep}"))
+            session.commit()
+            return session.scalar(text("SELECT 7"))
+
+        async def stray() -> Any:
+            return await site.db.session().run_sync(two)
+
+        async with site.context():
+            task = asyncio.create_task(stray())
+            await asyncio.sleep(0.1)
+            pool = site.db.engine.pool
+        assert await task == 7
         assert pool.checkedout() == 0
 
     def test_thread_that_copied_the_context(self, make_sync_site: Any) -> None:

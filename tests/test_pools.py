@@ -179,6 +179,29 @@ class TestTurns:
             assert site.db.engine.pool.checkedin() <= 3
 
 
+@pytest.mark.backends("postgresql", "mariadb")
+async def test_place_of_a_connection_that_is_closed_goes_to_who_waits(
+    make_pooled: Any,
+) -> None:
+    """One too many for the pool's size; somebody begins to wait while it is closed."""
+    site = make_pooled("quart", max_overflow=1, pool_timeout=5)
+    async with site.context():
+        engine = site.db.engine
+        overflow, pooled = await engine.connect(), await engine.connect()
+        await pooled.close()
+        closing = asyncio.create_task(overflow.close())
+        while engine.pool.checkedin() and not closing.done():
+            await asyncio.sleep(0)
+            if engine.pool.checkedout() and engine.pool.checkedin():
+                pooled = await engine.connect()
+        waiting = asyncio.create_task(engine.connect().start())
+        await closing
+        async with asyncio.timeout(4):
+            await (await waiting).close()
+        await pooled.close()
+        assert engine.pool.checkedout() == 0
+
+
 async def test_failed_connect_makes_room(framework: str, make_site: Any) -> None:
     """Those that wait for a place try by themselves at once: none waits in vain."""
     site = make_site(

@@ -87,3 +87,57 @@ def test_forked_process_has_its_own_memory_database(backend: Backend) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["child"] == [0, 0, 0]
+
+
+IN_A_TRANSACTION = """
+import asyncio, os, sys
+from flask import Flask
+from sqlalchemy import text
+from dualchemy import SQLAlchemy
+
+app = Flask("site")
+app.config["SQLALCHEMY_DATABASE_URI"] = sys.argv[1]
+db = SQLAlchemy(app)
+
+def child(work):
+    pid = os.fork()
+    if pid:
+        assert os.waitpid(pid, 0)[1] == 0
+        return
+    try:
+        work()
+    except BaseException as error:
+        print(repr(error), file=sys.stderr)
+        os._exit(1)
+    os._exit(0)
+
+def look():
+    assert db.session.execute(text("SELECT count(*) FROM thing")).scalar() == 0
+    db.session.execute(text("INSERT INTO thing VALUES (2)"))
+    db.session.rollback()
+    db.session.remove()
+
+with app.app_context():
+    db.session.execute(text("CREATE TABLE thing (id INTEGER)"))
+    db.session.commit()
+    db.session.execute(text("INSERT INTO thing VALUES (1)"))
+    child(look)
+    child(db.session.commit)
+    child(db.session.close)
+    db.session.commit()
+    assert db.session.execute(text("SELECT id FROM thing")).scalars().all() == [1]
+    db.sync.dispose()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.backends("postgresql", "mariadb")
+def test_fork_within_a_transaction_leaves_it_to_the_parent(backend: Backend) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", IN_A_TRANSACTION, backend.url],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -308,6 +308,18 @@ class TestOptions:
                 await resolve(db.session.execute(text("SELECT 1")))
             assert not outer.in_transaction()
 
+    async def test_scopefunc_ends_both_sessions_under_quart(
+        self, backend: Any, make_site: Any
+    ) -> None:
+        db = fresh_db(session_options={"scopefunc": lambda: "one for all"})
+        site = make_site("quart", db, SQLALCHEMY_DATABASE_URI=backend.url)
+        async with site.context():
+            await db.session.execute(text("SELECT 1"))
+            db.sync.session.execute(text("SELECT 1"))
+            assert checked_out(site) == 2
+        async with site.context():
+            assert checked_out(site) == 0
+
     async def test_options_of_the_user_are_not_changed(self) -> None:
         options = {"scopefunc": lambda: 1}
         SQLAlchemy(session_options=options)

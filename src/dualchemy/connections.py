@@ -85,6 +85,15 @@ def close_all(engine: Engine, records: Iterable[ConnectionPoolEntry]) -> None:
             record.invalidate()
 
 
+def terminate_all(records: Iterable[ConnectionPoolEntry]) -> None:
+    """Close connections of a server that does not answer, without a word to it. To be
+    called inside the greenlet bridge.
+    """
+    for record in tuple(records):
+        if record.dbapi_connection is not None:
+            record.invalidate()
+
+
 def keep_on_loop(
     engine: Engine,
     loop: asyncio.AbstractEventLoop,

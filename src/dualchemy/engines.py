@@ -42,6 +42,7 @@ from .connections import (
     keep_on_loop,
     ping_when_idle,
     set_pragmas,
+    terminate_all,
 )
 from .errors import (
     ConfigError,
@@ -51,6 +52,7 @@ from .errors import (
     show_url,
 )
 from .pools import AsyncAdaptedQueuePool, QueuePool
+from .shielding import GRACE
 from .urls import API, for_api
 
 if TYPE_CHECKING:
@@ -175,7 +177,8 @@ class Engines:
         """In a forked process, let go of the connections of the parent, whose sockets
         both now hold, without a word to the server.
         """
-        self._lock = threading.Lock()  # Another thread may have held it at the fork.
+        # Another thread may have held these at the fork.
+        self._lock, self.sync._lock = threading.Lock(), threading.Lock()
         for engines in self._loops.values():
             engines.leave_to_parent()
         _of_parent.extend(self._loops.values())
@@ -272,6 +275,11 @@ which could tell the server.
 """
 
 
+def keep_for_parent(thing: object) -> None:
+    """In a forked process, keep what is the parent's, and is not to be closed here."""
+    _of_parent.append(thing)
+
+
 def _after_fork() -> None:
     for engines in tuple(_all_engines):
         engines.leave_to_parent()
@@ -343,7 +351,13 @@ class LoopEngines:
             await self._close_sessions()
         finally:
             for engine in tuple(self.map.made.values()):
-                await greenlet_spawn(close_all, engine.sync_engine, self._records)
+                try:
+                    async with asyncio.timeout(GRACE):
+                        await greenlet_spawn(
+                            close_all, engine.sync_engine, self._records
+                        )
+                except TimeoutError:
+                    await greenlet_spawn(terminate_all, self._records)
 
     def hold(self, session: AsyncSession, context: object) -> None:
         """Hold a session until it is let go of, and close it if its app context is gone
@@ -412,6 +426,7 @@ class _CloseLoop:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._close = loop.close
         self._ends: weakref.WeakSet[LoopEngines] = weakref.WeakSet()
 
     @classmethod
@@ -425,9 +440,8 @@ class _CloseLoop:
 
     def __call__(self) -> None:
         loop = self._loop
-        close = type(loop).close
         if loop.is_running():
-            close(loop)  # which refuses
+            self._close()  # which refuses
             return
         try:
             engines = [each for each in self._ends if not each.ended]
@@ -435,7 +449,7 @@ class _CloseLoop:
                 self._run(_end_all(engines))
         finally:
             del vars(loop)["close"]
-            close(loop)
+            self._close()
 
     def _run(self, ending: Coroutine[Any, Any, None]) -> None:
         if asyncio._get_running_loop() is None:

@@ -22,7 +22,7 @@ from .frameworks import AppContext, current_context, current_framework, framewor
 from .metadata import Metadatas
 from .models import Model, make_model
 from .query import Query
-from .scope import EXTENSION, Registration, aclose_scope, close_scope
+from .scope import EXTENSION, Registration, aclose_scope, aremove, close_scope
 from .sessions import Session
 from .sync_api import SyncAPI
 from .tables import Table, make_table_class
@@ -137,9 +137,11 @@ class Extension:
             self.sync.session.remove()
 
     async def _aclose(self, context: AppContext) -> None:
-        await aclose_scope(context)
-        if "scopefunc" in self._session_options:
-            await self.aio.session.remove()
+        try:
+            await aclose_scope(context)
+        finally:
+            if "scopefunc" in self._session_options:
+                await aremove(self.aio.session, self.sync.session)
 
     def _shell_context(self) -> dict[str, Any]:
         models = {m.class_.__name__: m.class_ for m in self.Model.registry.mappers}

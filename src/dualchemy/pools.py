@@ -158,6 +158,10 @@ class _Queue(QueueCommon[T]):
     def get_nowait(self) -> T:
         return self.get(False)
 
+    def is_awaited(self) -> bool:
+        """Tell whether somebody waits."""
+        return bool(self._waiting)
+
     def _give_up(self, turn: _Turn) -> None:
         with self._lock:
             if turn in self._waiting:
@@ -195,6 +199,19 @@ class QueuePool(sa_pool.QueuePool):
             raise PoolTimeoutError(
                 self.options_path, self.size(), self._max_overflow, self._timeout
             ) from None
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        try:
+            self._pool.put(record, False)
+        except Full:
+            try:
+                record.close()
+            finally:
+                self._dec_overflow()
+                # Somebody may have begun to wait while it was closed.
+                queue: Any = self._pool
+                if queue.is_awaited() and self._inc_overflow():
+                    queue.put(record)
 
     def recreate(self) -> sa_pool.QueuePool:
         new = super().recreate()

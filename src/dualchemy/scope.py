@@ -9,6 +9,7 @@ session has no scope, and its end costs one look-up.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -126,14 +127,15 @@ async def close_session(session: AsyncSession) -> None:
     shield costs a task, and most closes are not cancelled.
     """
     task = asyncio.current_task()
+    closing = session.close()
     if task is not None and task.cancelling():
-        await finish(session.close())
-        return
+        closing = finish(closing)
     try:
-        await session.close()
-    except asyncio.CancelledError:
-        await finish(session.close())
-        cancel_again()
+        await closing
+    except asyncio.CancelledError as error:
+        with suppress(asyncio.CancelledError):  # one is enough
+            await finish(session.close())
+        cancel_again(error)
 
 
 def current_registration(db: Extension) -> Registration:
@@ -208,6 +210,20 @@ async def aclose_scope(context: AppContext) -> None:
         finally:
             # Not before: other tasks run meanwhile, and are to find that it ended.
             delattr(context, _SLOT)
+
+
+async def aremove(async_session: Any, sync_session: Any) -> None:
+    """Close the sessions of scopes that are not app contexts, as far as there are any."""
+    try:
+        if async_session.registry.has():
+            session = async_session.registry()
+            async_session.registry.clear()
+            await close_session(session)
+    finally:
+        if sync_session.registry.has():
+            session = sync_session.registry()
+            sync_session.registry.clear()
+            await finish(asyncio.to_thread(session.close))
 
 
 class _ContextRegistry(ScopedRegistry[Any]):

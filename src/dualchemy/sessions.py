@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+from sqlalchemy.orm.session import _sessions
 from sqlalchemy.util.concurrency import in_greenlet
 
-from .errors import ConcurrentUseError, ContextError
+from .engines import keep_for_parent
+from .errors import ConcurrentUseError
 from .lazy_loading import refuse_lazy_load
 from .routing import bind_key, shared_bind_key
-from .scope import CONTEXT_ENDED, current_registration
+from .scope import current_registration, current_scope
 from .signals import Tracker
 
 if TYPE_CHECKING:
@@ -51,6 +54,7 @@ class Session(orm.Session):
         self._proxied_by_async = False
         self._used_by: asyncio.Task[Any] | None = None
         self._closes_when_free = False
+        self._is_over = False
         self._tracker = Tracker()
         self._engines: EngineMap[sa.Engine] | EndedContext | None = None
 
@@ -87,6 +91,7 @@ class Session(orm.Session):
             errors = [error, *_close_the_rest(transaction)]
         else:
             return
+        errors.sort(key=lambda each: isinstance(each, Exception))  # cancellations first
         for each in errors:
             if not (isinstance(each, DBAPIError) and each.connection_invalidated):
                 raise each
@@ -170,6 +175,8 @@ class Session(orm.Session):
         :return: Whether it is to be closed now.
         """
         self._used_by = None
+        if self._is_over:
+            self._engines = EndedContext(self)
         closes, self._closes_when_free = self._closes_when_free, False
         return closes
 
@@ -185,8 +192,12 @@ class Session(orm.Session):
         return True
 
     def _end(self) -> None:
-        """Let nothing be opened any more, for nobody would close it."""
-        self._engines = EndedContext()
+        """Let nothing be opened any more, for nobody would close it, but what another
+        task is about to.
+        """
+        self._is_over = True
+        if self._used_by is None:
+            self._engines = EndedContext(self)
 
     def _find_engines(self) -> EngineMap[sa.Engine]:
         engines = current_registration(self._db).engines
@@ -225,12 +236,31 @@ def _close_the_rest(
 
 
 class EndedContext:
-    """Stands in for the engines of a session whose app context has ended."""
+    """Stands in for the engines of a session whose app context has ended. Where another
+    one is active, that takes its place.
+    """
 
     ended = False
 
-    def __getitem__(self, key: str | None) -> NoReturn:
-        raise ContextError(CONTEXT_ENDED)
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __getitem__(self, key: str | None) -> sa.Engine:
+        current_scope(self._session._db)
+        return self._session._find_engines()[key]
+
+
+def _leave_transactions_to_parent() -> None:
+    """In a forked process, have sessions begin anew: their connections are the parent's."""
+    for session in tuple(_sessions.values()):
+        if isinstance(session, Session) and session._transaction is not None:
+            keep_for_parent(session._transaction)
+            session._transaction = session._nested_transaction = None
+            session._used_by = None
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_leave_transactions_to_parent)
 
 
 class ScopedSession(orm.scoped_session[Session]):

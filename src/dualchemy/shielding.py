@@ -7,6 +7,8 @@ leave nobody knowing what the database holds, the second a connection in a trans
 from __future__ import annotations
 
 import asyncio
+import sys
+from asyncio import CancelledError
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -21,33 +23,36 @@ A server that went away without a word must not hold the task for longer.
 async def finish(coroutine: Coroutine[Any, Any, T]) -> T:
     """Await a coroutine to its end in a task of its own, whatever is cancelled.
 
-    A cancellation of the caller is put off, to its next await or its own end, or to that
-    of :class:`PutOff`.
-
-    :raises asyncio.CancelledError: if the caller was cancelled, and the end did not come
-        within :data:`GRACE` seconds.
+    :raises asyncio.CancelledError: at the end, if the caller was cancelled meanwhile;
+        within :class:`PutOff`, at the end of that.
     """
     loop = asyncio.get_running_loop()
+    caller = asyncio.current_task()
     task = loop.create_task(coroutine)
+    cancelled: CancelledError | None = None
     cut_off: asyncio.TimerHandle | None = None
+    if caller is not None and caller.cancelling():
+        cut_off = loop.call_later(GRACE, task.cancel)
     while not task.done():
         try:
             await asyncio.wait({task})
-        except asyncio.CancelledError:
-            if cut_off is None:
-                cut_off = loop.call_later(GRACE, task.cancel)
+        except CancelledError as error:
+            cancelled = cancelled or error
+            cut_off = cut_off or loop.call_later(GRACE, task.cancel)
     if cut_off is not None:
         cut_off.cancel()
-        caller = asyncio.current_task()
-        if caller in _putting_off:
-            _putting_off[caller] = True
-        else:
-            cancel_again()
+    if cancelled is None:
+        return task.result()
+    if task.cancelled() or task.exception() is not None:
+        raise cancelled from None if task.cancelled() else task.exception()
+    if caller not in _putting_off:
+        raise cancelled
+    _putting_off[caller] = _putting_off[caller] or cancelled
     return task.result()
 
 
-_putting_off: dict[asyncio.Task[Any] | None, bool] = {}
-"""Tasks within :class:`PutOff`, and whether they were cancelled meanwhile."""
+_putting_off: dict[asyncio.Task[Any] | None, CancelledError | None] = {}
+"""Tasks within :class:`PutOff`, and how they were cancelled meanwhile."""
 
 
 class PutOff:
@@ -63,21 +68,26 @@ class PutOff:
         self._task = asyncio.current_task()
         self._is_inner = self._task in _putting_off
         if not self._is_inner:
-            _putting_off[self._task] = False
+            _putting_off[self._task] = None
 
-    def __exit__(self, *_: object) -> None:
-        if not self._is_inner and _putting_off.pop(self._task):
-            cancel_again()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._is_inner:
+            return
+        cancelled = _putting_off.pop(self._task)
+        if cancelled is not None and (kind is None or issubclass(kind, Exception)):
+            raise cancelled
 
 
-def cancel_again() -> None:
-    """Have the current task's next await, or its end, raise the ``CancelledError`` that
-    was caught.
+def cancel_again(error: CancelledError) -> None:
+    """End the teardown of a context with a cancellation that was caught in it.
 
-    Raised here, in the teardown of a context, it would not stay what it is: Quart 0.23
-    puts it into an exception group.
+    Raised there, it would not stay what it is from Quart 0.23 on, which puts it into an
+    exception group; so the task's next await, or its end, raises it. Before Python 3.13,
+    which Quart 0.23 needs, that could come after the ``asyncio.timeout`` it belongs to.
     """
+    if sys.version_info < (3, 13):
+        raise error
     task = asyncio.current_task()
     assert task is not None
     task.uncancel()  # asyncio.timeout counts the requests
-    task.cancel()
+    task.cancel(*error.args)
