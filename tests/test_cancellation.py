@@ -474,6 +474,31 @@ async def test_server_stops_a_statement_that_is_cancelled_twice(
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.backends("postgresql", "postgresql-psycopg")
+@pytest.mark.parametrize("turns", range(1, 6))
+async def test_statement_is_not_sent_after_its_cancellation(
+    make_visited: Any, backend: Backend, server: Any, turns: int
+) -> None:
+    """Not even if that met the BEGIN before it."""
+    site: Site = await make_visited()
+    database = make_url(backend.url).database
+
+    async def work(sql: str) -> None:
+        async with site.context():
+            await site.db.session.execute(text(sql))
+
+    await work("SELECT 1")
+    task = asyncio.create_task(work("SELECT pg_sleep(20)"))
+    for _ in range(turns):  # of the event loop
+        await asyncio.sleep(0)
+    task.cancel()
+    async with asyncio.timeout(3):
+        await asyncio.wait([task])
+        while server.open_transactions(database):
+            await asyncio.sleep(0.01)
+    assert task.cancelled()
+
+
 @servers
 async def test_client_that_goes_away(
     make_visited: Any, count_transactions: Any, backend: Backend

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context
 from functools import cache
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
@@ -25,6 +25,8 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from .errors import ContextError
 from .shielding import finish
+
+T = TypeVar("T")
 
 _RETURNED = "dualchemy_returned"
 
@@ -162,20 +164,34 @@ def finish_what_was_sent(engine: Engine) -> None:
     statement, leaves that running, and its locks held.
     """
     dialect = engine.dialect
-    for name in ("do_commit", "do_commit_twophase", "do_terminate"):
+    for name in ("do_commit", "do_commit_twophase", "do_ping", "do_terminate"):
         setattr(dialect, name, _finished(getattr(dialect, name)))
     if dialect.driver == "psycopg":
         _finish_cancelling(engine)
+        _skip_idle_rollbacks(engine)
 
 
-def _finished(function: Callable[..., None]) -> Callable[..., None]:
-    def in_a_task(*args: Any, **kwargs: Any) -> None:
+def _finished(function: Callable[..., T]) -> Callable[..., T]:
+    def in_a_task(*args: Any, **kwargs: Any) -> T:
         if in_greenlet():
-            await_only(finish(greenlet_spawn(function, *args, **kwargs)))
-        else:  # The garbage collector terminates connections, too.
-            function(*args, **kwargs)
+            return await_only(finish(greenlet_spawn(function, *args, **kwargs)))
+        return function(*args, **kwargs)  # The garbage collector terminates, too.
 
     return in_a_task
+
+
+def _skip_idle_rollbacks(engine: Engine) -> None:
+    """Have psycopg not roll back where there is no transaction: it would do nothing, but
+    be a place to be cancelled at, and the connection thrown away.
+    """
+    dialect = engine.dialect
+    rollback = dialect.do_rollback
+
+    def do_rollback(connection: Any) -> None:
+        if connection.driver_connection.pgconn.transaction_status:  # 0 is IDLE
+            rollback(connection)
+
+    setattr(dialect, "do_rollback", do_rollback)  # noqa: B010 - mypy
 
 
 def _finish_cancelling(engine: Engine) -> None:
@@ -191,10 +207,32 @@ def _finish_cancelling(engine: Engine) -> None:
 @cache
 def _finishing_class() -> Any:
     from psycopg import AsyncConnection
+    from psycopg.errors import QueryCanceled
 
     class FinishingConnection(AsyncConnection[Any]):
+        _is_cancelled = False
+
         async def cancel_safe(self, *, timeout: float = 30.0) -> None:  # noqa: ASYNC109
+            self._is_cancelled = True
             await finish(super().cancel_safe(timeout=timeout))
+
+        async def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+            return await super().wait(self._until_cancelled(gen), *args, **kwargs)
+
+        def _until_cancelled(self, gen: Any) -> Any:
+            """Send nothing more: a statement waits behind its BEGIN, and would be sent
+            although that was cancelled. SQLAlchemy throws the connection away.
+            """
+            try:
+                wanted = next(gen)
+                while True:
+                    ready = yield wanted
+                    if self._is_cancelled:
+                        self.pgconn.finish()
+                        raise QueryCanceled
+                    wanted = gen.send(ready)
+            except StopIteration as stop:
+                return stop.value
 
     return FinishingConnection
 
