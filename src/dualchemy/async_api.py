@@ -16,7 +16,7 @@ from sqlalchemy.ext import asyncio as sa_asyncio
 from . import lookup, schema
 from .async_sessions import AsyncScopedSession, AsyncSession
 from .awaiting import HelperCall
-from .pagination import AsyncSelectPagination, PageOptions
+from .pagination import AsyncSelectPagination, PageOptions, select_page
 from .scope import AsyncRegistry, current_registration, current_scope
 
 if TYPE_CHECKING:
@@ -195,26 +195,13 @@ class AsyncHelpers:
     ) -> Coroutine[Any, Any, AsyncSelectPagination[Any]]: ...
 
     def paginate(
-        self,
-        select: Any,
-        *,
-        page: int | None = None,
-        per_page: int | None = None,
-        max_per_page: int | None = 100,
-        error_out: bool = True,
-        count: bool = True,
+        self, select: Any, **options: Unpack[PageOptions]
     ) -> Coroutine[Any, Any, AsyncSelectPagination[Any]]:
         """Return a page of a statement's rows; see :meth:`.SyncHelpers.paginate`."""
         return self._call(
             "paginate",
-            lambda session: AsyncSelectPagination(
-                select=select,
-                session=session,
-                page=page,
-                per_page=per_page,
-                max_per_page=max_per_page,
-                error_out=error_out,
-                count=count,
+            lambda session: select_page(
+                AsyncSelectPagination, session, select, options
             ),
         )
 

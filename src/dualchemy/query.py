@@ -5,14 +5,14 @@ Sync API only: a ``Query`` loads while it is used, which async code cannot await
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack
 
 from sqlalchemy import orm
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 
 from .errors import ContextError
 from .frameworks import abort, current_framework
-from .pagination import Pagination, QueryPagination
+from .pagination import PageOptions, Pagination, QueryPagination, check_keywords
 
 if TYPE_CHECKING:
     from .models import ModelBehaviour
@@ -57,24 +57,10 @@ class Query(orm.Query[T]):
         except (NoResultFound, MultipleResultsFound):
             abort(404, description)
 
-    def paginate(
-        self,
-        *,
-        page: int | None = None,
-        per_page: int | None = None,
-        max_per_page: int | None = 100,
-        error_out: bool = True,
-        count: bool = True,
-    ) -> Pagination[T]:
-        """Return a page of the rows; see :meth:`.SyncAPI.paginate`."""
-        return QueryPagination(
-            query=self,
-            page=page,
-            per_page=per_page,
-            max_per_page=max_per_page,
-            error_out=error_out,
-            count=count,
-        )
+    def paginate(self, **options: Unpack[PageOptions]) -> Pagination[T]:
+        """Return a page of the rows; see :meth:`.SyncHelpers.paginate`."""
+        check_keywords("paginate", options, PageOptions)
+        return QueryPagination(query=self, **options)
 
 
 class QueryProperty:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from . import lookup, schema
-from .pagination import PageOptions, SelectPagination
+from .pagination import PageOptions, SelectPagination, select_page
 from .scope import SyncRegistry, current_registration
 from .sessions import ScopedSession, Session
 
@@ -175,42 +175,34 @@ class SyncHelpers:
     ) -> SelectPagination[Any]: ...
 
     def paginate(
-        self,
-        select: Any,
-        *,
-        page: int | None = None,
-        per_page: int | None = None,
-        max_per_page: int | None = 100,
-        error_out: bool = True,
-        count: bool = True,
+        self, select: Any, **options: Unpack[PageOptions]
     ) -> SelectPagination[Any]:
         """Return a page of a statement's rows.
 
         Entities or values of one column come as they are, several columns as rows.
 
-        :param select: A ``select``, ordered so that the pages are stable.
+        :param select: A ``select`` or a union, ordered so that the pages are stable.
         :param page: The number of the page, from 1. Taken from the ``page`` argument of
             the current request if ``None``; 1 without one.
         :param per_page: The number of items on a page. Taken from the ``per_page``
             argument of the current request if ``None``; 20 without one.
-        :param max_per_page: The limit of ``per_page``; ``None`` for no limit.
+        :param max_per_page: The limit of ``per_page`` (default 100); ``None`` for no
+            limit.
         :param error_out: Abort with ``404 Not Found`` if ``page`` or ``per_page`` is
-            not a positive integer, or if the page is empty and not the first. If
-            false, defaults take the place of bad values, and such a page is empty.
+            not a positive integer, or if the page is empty and not the first (the
+            default). If false, defaults take the place of bad values, and such a page
+            is empty.
         :param count: Find the total, by a second statement where the page does not
-            show it by itself.
+            show it by itself (``True``, the default), or do not (``False``). A number:
+            count to that and no further. ``"estimate"``: ask the planner of PostgreSQL,
+            MySQL or MariaDB, and count if that is below 10,000, or on another database.
         :raises werkzeug.exceptions.NotFound: see ``error_out``.
-        :raises TypeError: if ``page`` or ``per_page`` is given and not an int.
+        :raises TypeError: if an argument is unknown or of a wrong type.
+        :raises ValueError: if ``max_per_page`` or ``count`` is not positive.
+        :raises sqlalchemy.exc.ArgumentError: if the statement has a ``LIMIT`` that is
+            not a number.
         """
-        return SelectPagination(
-            select=select,
-            session=self.session(),
-            page=page,
-            per_page=per_page,
-            max_per_page=max_per_page,
-            error_out=error_out,
-            count=count,
-        )
+        return select_page(SelectPagination, self.session(), select, options)
 
     def create_all(self, bind_key: schema.BindKeys = schema.ALL) -> None:
         """Create the tables that do not exist.

@@ -8,10 +8,10 @@ app is initialised.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import werkzeug.exceptions
+from werkzeug.sansio.request import Request
 
 from .base import AppContext, CloseScope, CloseScopeAsync, Framework, is_pushed
 from .flask import FlaskFramework
@@ -24,9 +24,9 @@ __all__ = [
     "abort",
     "current_context",
     "current_framework",
+    "current_request",
     "framework_of",
     "is_pushed",
-    "request_args",
 ]
 
 _loaded: list[Framework] = [FlaskFramework()]
@@ -73,10 +73,10 @@ def current_context() -> AppContext | None:
     return None if framework is None else framework.context()
 
 
-def request_args() -> Mapping[str, str] | None:
-    """Return the query arguments of the current request, if there is one."""
+def current_request() -> Request | None:
+    """Return the current HTTP request, if there is one."""
     framework = current_framework()
-    return None if framework is None else framework.request_args()
+    return None if framework is None else framework.request()
 
 
 def abort(code: int, description: str | None = None) -> NoReturn:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, Protocol, TypeAlias
+
+from werkzeug.sansio.request import Request
 
 # Flask's and Quart's contexts and apps share no base class. The library only reads
 # ``context.app`` and ``app.extensions`` and sets one attribute of its own.
@@ -32,8 +34,8 @@ class Framework(Protocol):
         """Tell whether the calling code could be this framework's view."""
         ...
 
-    def request_args(self) -> Mapping[str, str] | None:
-        """Return the query arguments of the current request, if there is one."""
+    def request(self) -> Request | None:
+        """Return the current HTTP request, if there is one."""
         ...
 
     def abort(self, code: int, description: str | None = None) -> NoReturn:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 import flask
 from flask.globals import _cv_app
+from werkzeug.sansio.request import Request
 
 from .base import AppContext, CloseScope, CloseScopeAsync
 
@@ -26,8 +27,8 @@ class FlaskFramework:
     def runs_here(self) -> bool:
         return True
 
-    def request_args(self) -> Mapping[str, str] | None:
-        return flask.request.args if flask.has_request_context() else None
+    def request(self) -> Request | None:
+        return flask.request if flask.has_request_context() else None
 
     def abort(self, code: int, description: str | None = None) -> NoReturn:
         flask.abort(code, description=description)

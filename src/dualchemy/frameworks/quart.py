@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextvars import Token
 from typing import Any, NoReturn
 
 import quart
 from quart.globals import _cv_app
+from werkzeug.sansio.request import Request
 
 from .base import AppContext, CloseScope, CloseScopeAsync
 
@@ -31,8 +32,8 @@ class QuartFramework:
     def runs_here(self) -> bool:
         return asyncio._get_running_loop() is not None
 
-    def request_args(self) -> Mapping[str, str] | None:
-        return quart.request.args if quart.has_request_context() else None
+    def request(self) -> Request | None:
+        return quart.request if quart.has_request_context() else None
 
     def abort(self, code: int, description: str | None = None) -> NoReturn:
         quart.abort(code, description=description)

@@ -6,11 +6,12 @@ from .offset import (
     AsyncPagination,
     AsyncSelectPagination,
     BasePagination,
-    PageOptions,
     Pagination,
     QueryPagination,
     SelectPagination,
+    select_page,
 )
+from .options import PageOptions, check_keywords
 
 __all__ = [
     "AsyncPagination",
@@ -20,4 +21,6 @@ __all__ = [
     "Pagination",
     "QueryPagination",
     "SelectPagination",
+    "check_keywords",
+    "select_page",
 ]

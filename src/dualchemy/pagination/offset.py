@@ -4,40 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Iterator
 from math import ceil
-from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import sqlalchemy as sa
+from sqlalchemy import orm
 
 from ..awaiting import HelperCall
-from ..frameworks import abort, request_args
+from ..frameworks import abort
+from .options import (
+    Count,
+    PageOptions,
+    check_count,
+    check_keywords,
+    read_number,
+    read_per_page,
+)
+from .statements import (
+    Total,
+    between,
+    check_statement,
+    count_rows,
+    fetch,
+    has_rows_after,
+    is_joined,
+)
 
 if TYPE_CHECKING:
     from typing import Self
 
 T = TypeVar("T")
+P = TypeVar("P", bound="BasePagination[Any]")
 
-_LARGEST_OFFSET = 2**63 - 1  # a signed 64-bit integer, in every supported database
 
+def select_page(
+    kind: type[P], session: orm.Session, select: Any, options: PageOptions
+) -> P:
+    """Make the page of a ``select`` or a union.
 
-class PageOptions(TypedDict, total=False):
-    """The keyword arguments of ``paginate``; :meth:`.SyncHelpers.paginate` says what
-    they mean.
+    :raises TypeError: if the statement has no pages, or an option does not exist.
     """
-
-    page: int | None
-    per_page: int | None
-    max_per_page: int | None
-    error_out: bool
-    count: bool
+    check_keywords("paginate", options, PageOptions)
+    check_statement("paginate", select)
+    return kind(select=select, session=session, **options)
 
 
 class BasePagination(Generic[T]):
     """A page of rows, and where it stands among the others.
 
     Made by ``db.paginate`` and ``Query.paginate``, not by hand. The arguments are
-    described at :meth:`.SyncAPI.paginate`; ``query_args`` are for the subclass, whose
-    ``_query_items`` and ``_query_count`` run the statements.
+    described at :meth:`.SyncHelpers.paginate`; ``query_args`` are for the subclass,
+    whose ``_query_items`` and ``_query_count`` run the statements.
     """
+
+    _has_more: bool | None = None
+    """Whether rows come after this page; ``None`` if the subclass cannot tell."""
+    _shows_end: bool = True
+    """Whether a page that is not full is the last one, and so shows the total."""
 
     def __init__(
         self,
@@ -45,34 +66,57 @@ class BasePagination(Generic[T]):
         per_page: int | None = None,
         max_per_page: int | None = 100,
         error_out: bool = True,
-        count: bool = True,
+        count: Count = True,
         **query_args: Any,
     ) -> None:
+        check_count(count)
         self._query_args = query_args
-        self.page: int
+        self.page: int = read_number("page", page, 1, error_out)
         """The number of this page, from 1."""
-        self.per_page: int
+        self.per_page: int = read_per_page(per_page, max_per_page, error_out)
         """The largest number of items on a page."""
-        self.page, self.per_page = _page_arguments(
-            page, per_page, max_per_page, error_out
-        )
         self.max_per_page: int | None = max_per_page
         """The limit of :attr:`per_page`."""
 
-        within_reach = self._query_offset + self.per_page <= _LARGEST_OFFSET
-        items = self._query_items() if within_reach else []
+        items = self._query_items()
         if not items and self.page != 1 and error_out:
             abort(404)
         self.items: list[T] = items
         """The items on this page; iterating over the page gives the same."""
-        self.total: int | None = self._find_total() if count else None
+        self.total: int | None = None
         """The number of items on all pages, or ``None`` if it was not counted."""
+        self.total_is_exact: bool = False
+        """Whether :attr:`total` is the number of items. If false, there are more than
+        that, or about as many, by what the ``count`` argument asked for.
+        """
+        if count is not False:
+            self._set_total(self._shown_total() or self._find_total(count))
 
-    def _find_total(self) -> int:
-        is_end = len(self.items) < self.per_page and (self.items or self.page == 1)
-        if is_end:
-            return self._query_offset + len(self.items)
-        return self._query_count()
+    def _shown_total(self) -> Total | None:
+        """Return the total if the page shows it by being the last."""
+        is_full = len(self.items) >= self.per_page
+        has_more = is_full if self._has_more is None else self._has_more
+        if has_more or not self._shows_end or (not self.items and self.page > 1):
+            return None
+        return Total(self._query_offset + len(self.items))
+
+    def _find_total(self, count: Count) -> Total:
+        seen = self._query_offset + len(self.items)
+        if count is True or count == "estimate":
+            return self._query_total(count)
+        if self._has_more and seen >= count:
+            return Total(seen, is_exact=False)  # past the bound, and known already
+        return self._query_total(count)
+
+    def _set_total(self, total: Total) -> None:
+        self.total, self.total_is_exact = total.number, total.is_exact
+        if not total.is_exact:
+            seen = self._query_offset + len(self.items)
+            self.total = max(total.number, seen)
+
+    def _query_total(self, count: Count) -> Total:
+        """Run the statement for the number of all items, or about how many."""
+        return Total(self._query_count())
 
     @property
     def _query_offset(self) -> int:
@@ -97,7 +141,9 @@ class BasePagination(Generic[T]):
             count=False,
             **self._query_args,
         )
-        other.total = self.total
+        if self.total is not None:
+            known = Total(self.total, self.total_is_exact)
+            other._set_total(other._shown_total() or known)
         return other
 
     @property
@@ -112,8 +158,13 @@ class BasePagination(Generic[T]):
 
     @property
     def pages(self) -> int:
-        """The number of pages; 0 if there are no items or they were not counted."""
-        return ceil(self.total / self.per_page) if self.total else 0
+        """The number of pages, as far as known where :attr:`total` is not exact; 0 if
+        there are no items or they were not counted.
+        """
+        if not self.total:
+            return 0
+        pages = ceil(self.total / self.per_page)
+        return pages if self.total_is_exact else max(pages, self.page + self.has_next)
 
     @property
     def has_prev(self) -> bool:
@@ -122,8 +173,10 @@ class BasePagination(Generic[T]):
 
     @property
     def has_next(self) -> bool:
-        """Whether there is a page after this one."""
-        return self.page < self.pages
+        """Whether there is a page after this one; also known if nothing was counted."""
+        if self._has_more is not None:
+            return self._has_more
+        return self.page < ceil((self.total or 0) / self.per_page)
 
     @property
     def prev_num(self) -> int | None:
@@ -145,13 +198,16 @@ class BasePagination(Generic[T]):
     ) -> Iterator[int | None]:
         """Yield page numbers for a row of links, with ``None`` for each gap.
 
-        On page 7 of 20: 1, 2, None, 5, 6, 7, 8, 9, 10, 11, None, 19, 20.
+        On page 7 of 20: 1, 2, None, 5, 6, 7, 8, 9, 10, 11, None, 19, 20. Where
+        :attr:`total` is not exact nobody knows the end, and a gap takes its place.
 
         :param left_edge: How many pages to show at the beginning.
         :param left_current: How many before the current one.
         :param right_current: How many after the current one.
         :param right_edge: How many at the end.
         """
+        if not self.total_is_exact:
+            right_edge = 0
         shown = sorted(
             {
                 *range(1, min(left_edge, self.pages) + 1),
@@ -168,7 +224,7 @@ class BasePagination(Generic[T]):
                 yield None
             yield number
             before = number
-        if before < self.pages:
+        if before < self.pages or (before and not self.total_is_exact):
             yield None
 
     def __iter__(self) -> Iterator[T]:
@@ -230,21 +286,36 @@ class _SelectMixin(BasePagination[T]):
     """Pages of a ``select``; query arguments ``select`` and ``session``."""
 
     def _query_items(self) -> list[T]:
-        select: sa.Select[Any] = self._query_args["select"]
-        result = self._query_args["session"].execute(
-            select.limit(self.per_page).offset(self._query_offset)
-        )
-        columns = select.column_descriptions
-        # Joined eager loads repeat an entity, once for each related row. Values of
-        # plain columns may be equal, and are separate rows all the same.
-        if all(column["entity"] is column["expr"] for column in columns):
-            result = result.unique()
-        return list(result.scalars() if len(columns) == 1 else result)
+        rows, merges = self._fetch(self._query_offset, self.per_page + 1)
+        self._has_more = len(rows) > self.per_page
+        if not self._has_more and merges and is_joined(self._statement):
+            # The joins of the statement repeat its entities, which were merged: how
+            # many rows there were, and whether the last is the next page's, is lost.
+            self._shows_end = False
+            rows, _ = self._fetch(self._query_offset, self.per_page)
+            end = self._query_offset + self.per_page
+            self._has_more = has_rows_after(self._session, self._statement, end)
+        return rows[: self.per_page]
+
+    def _fetch(self, offset: int, limit: int) -> tuple[list[T], bool]:
+        """Return some rows, and whether repeated ones among them were merged."""
+        statement = between(self._statement, offset, limit)
+        return ([], False) if statement is None else fetch(self._session, statement)
 
     def _query_count(self) -> int:
-        rows = self._query_args["select"].order_by(None).subquery()
-        count = sa.select(sa.func.count()).select_from(rows)
-        return cast("int", self._query_args["session"].execute(count).scalar_one())
+        return self._query_total(True).number
+
+    def _query_total(self, count: Count) -> Total:
+        return count_rows(self._session, self._statement, count)
+
+    @property
+    def _statement(self) -> Any:
+        return self._query_args["select"]
+
+    @property
+    def _session(self) -> orm.Session:
+        session: orm.Session = self._query_args["session"]
+        return session
 
 
 class SelectPagination(_SelectMixin[T], Pagination[T]):
@@ -255,44 +326,19 @@ class AsyncSelectPagination(_SelectMixin[T], AsyncPagination[T]):
     """Made by ``db.paginate`` on the async API."""
 
 
-class QueryPagination(Pagination[T]):
+class QueryPagination(_SelectMixin[T], Pagination[T]):
     """Made by :meth:`.Query.paginate`; query argument ``query``."""
 
-    def _query_items(self) -> list[T]:
-        query = self._query_args["query"]
-        return list(query.limit(self.per_page).offset(self._query_offset))
+    def _fetch(self, offset: int, limit: int) -> tuple[list[T], bool]:
+        query = between(self._query_args["query"], offset, limit)
+        # A legacy query merges equal entities, whether joins repeat them or not.
+        return ([], False) if query is None else (list(query), True)
 
-    def _query_count(self) -> int:
-        return cast("int", self._query_args["query"].order_by(None).count())
+    @property
+    def _statement(self) -> Any:
+        return self._query_args["query"].enable_eagerloads(False).statement
 
-
-def _page_arguments(
-    page: int | None,
-    per_page: int | None,
-    max_per_page: int | None,
-    error_out: bool,
-) -> tuple[int, int]:
-    page = _positive("page", page, 1, error_out)
-    per_page = _positive("per_page", per_page, 20, error_out)
-    if max_per_page is not None:
-        per_page = min(per_page, max_per_page)
-    return page, min(per_page, _LARGEST_OFFSET)
-
-
-def _positive(name: str, value: int | None, default: int, error_out: bool) -> int:
-    """Return the argument, else what the request says, else the default; what is not a
-    positive integer is a ``404 Not Found``, or the default.
-    """
-    if value is None:
-        args = request_args()
-        try:
-            value = int(args.get(name, default)) if args is not None else default
-        except ValueError:
-            value = 0
-    elif not isinstance(value, int):
-        raise TypeError(f"{name}: expected an int, got {value!r}.")
-    if value >= 1:
-        return value
-    if error_out:
-        abort(404)
-    return default
+    @property
+    def _session(self) -> orm.Session:
+        session: orm.Session = self._query_args["query"].session
+        return session
