@@ -211,6 +211,9 @@ class TestEagerLoads:
             assert numbers == [1, 2, 3, 4, 5, 6, 7]  # 28 rows
             if count is True:
                 assert page.total == 28
+            named = statement.order_by(None).order_by("town").group_by(None)
+            page = await resolve(shop.db.paginate(named, per_page=50))
+            assert (len(page.items), page.total) == (7, 28)
 
     async def test_are_not_counted(self, shop: Any, statements: list[str]) -> None:
         Customer = shop.Customer

@@ -13,7 +13,7 @@ from .errors import (
     UnknownBindKeyError,
 )
 from .models import Model
-from .pagination import Pagination
+from .pagination import KeysetPagination, Pagination
 from .quart import SQLAlchemy
 from .query import Query
 from .recording import get_recorded_queries
@@ -25,6 +25,7 @@ __all__ = [
     "ConfigError",
     "ContextError",
     "DualchemyError",
+    "KeysetPagination",
     "LazyLoadError",
     "MissingDriverError",
     "Model",

@@ -6,7 +6,7 @@ crossing of SQLAlchemy's greenlet bridge.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
 
 import sqlalchemy as sa
@@ -16,7 +16,16 @@ from sqlalchemy.ext import asyncio as sa_asyncio
 from . import lookup, schema
 from .async_sessions import AsyncScopedSession, AsyncSession
 from .awaiting import HelperCall
-from .pagination import AsyncSelectPagination, PageOptions, select_page
+from .pagination import (
+    AsyncSelectPagination,
+    KeysetOptions,
+    KeysetPagination,
+    PageOptions,
+    Walk,
+    aiterate,
+    keyset_page,
+    select_page,
+)
 from .scope import AsyncRegistry, current_registration, current_scope
 
 if TYPE_CHECKING:
@@ -204,6 +213,55 @@ class AsyncHelpers:
                 AsyncSelectPagination, session, select, options
             ),
         )
+
+    @overload
+    def paginate_keyset(
+        self, select: sa.Select[tuple[T]], **options: Unpack[KeysetOptions]
+    ) -> Coroutine[Any, Any, KeysetPagination[T]]: ...
+
+    @overload
+    def paginate_keyset(
+        self,
+        select: sa.Select[T],  # type: ignore[type-var,unused-ignore]
+        **options: Unpack[KeysetOptions],
+    ) -> Coroutine[Any, Any, KeysetPagination[T]]: ...
+
+    @overload
+    def paginate_keyset(
+        self, select: sa.Executable, **options: Unpack[KeysetOptions]
+    ) -> Coroutine[Any, Any, KeysetPagination[Any]]: ...
+
+    def paginate_keyset(
+        self, select: Any, **options: Unpack[KeysetOptions]
+    ) -> Coroutine[Any, Any, KeysetPagination[Any]]:
+        """Return a page of a statement's rows that begins at a cursor; see
+        :meth:`.SyncHelpers.paginate_keyset`.
+        """
+        return self._call("paginate_keyset", keyset_page, select, options)
+
+    @overload
+    def pages(
+        self, select: sa.Select[tuple[T]], *, per_page: int = 1000
+    ) -> AsyncIterator[list[T]]: ...
+
+    @overload
+    def pages(
+        self,
+        select: sa.Select[T],  # type: ignore[type-var,unused-ignore]
+        *,
+        per_page: int = 1000,
+    ) -> AsyncIterator[list[T]]: ...
+
+    @overload
+    def pages(
+        self, select: sa.Executable, *, per_page: int = 1000
+    ) -> AsyncIterator[list[Any]]: ...
+
+    def pages(self, select: Any, *, per_page: int = 1000) -> AsyncIterator[list[Any]]:
+        """Read all rows of a statement, a list of some at a time: ``async for page in
+        db.pages(select(User)): ...``; see :meth:`.SyncHelpers.pages`.
+        """
+        return aiterate(self.session(), Walk(select, per_page))
 
     def create_all(
         self, bind_key: schema.BindKeys = schema.ALL

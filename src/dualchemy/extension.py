@@ -271,6 +271,8 @@ class SQLAlchemy(Extension):
     first_or_404 = _forwarded("first_or_404")
     one_or_404 = _forwarded("one_or_404")
     paginate = _forwarded("paginate")
+    paginate_keyset = _forwarded("paginate_keyset")
+    pages = _forwarded("pages")
     create_all = _forwarded("create_all")
     drop_all = _forwarded("drop_all")
     reflect = _forwarded("reflect")

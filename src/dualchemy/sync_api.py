@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
 from . import lookup, schema
-from .pagination import PageOptions, SelectPagination, select_page
+from .pagination import (
+    KeysetOptions,
+    KeysetPagination,
+    PageOptions,
+    SelectPagination,
+    Walk,
+    iterate,
+    keyset_page,
+    select_page,
+)
 from .scope import SyncRegistry, current_registration
 from .sessions import ScopedSession, Session
 
@@ -203,6 +212,85 @@ class SyncHelpers:
             not a number.
         """
         return select_page(SelectPagination, self.session(), select, options)
+
+    @overload
+    def paginate_keyset(
+        self, select: sa.Select[tuple[T]], **options: Unpack[KeysetOptions]
+    ) -> KeysetPagination[T]: ...
+
+    @overload
+    def paginate_keyset(
+        self,
+        select: sa.Select[T],  # type: ignore[type-var,unused-ignore]
+        **options: Unpack[KeysetOptions],
+    ) -> KeysetPagination[T]: ...
+
+    @overload
+    def paginate_keyset(
+        self, select: sa.Executable, **options: Unpack[KeysetOptions]
+    ) -> KeysetPagination[Any]: ...
+
+    def paginate_keyset(
+        self, select: Any, **options: Unpack[KeysetOptions]
+    ) -> KeysetPagination[Any]:
+        """Return a page of a statement's rows that begins at a cursor. Its cost does not
+        grow with the number of rows before it, if an index has the statement's order.
+
+        Items are as for :meth:`paginate`. An order that rows may share is settled by
+        the primary keys.
+
+        :param select: A ``select``, ordered by columns and expressions.
+        :param per_page: The number of items on a page. Taken from the ``per_page``
+            argument of the current request if ``None``; 20 without one.
+        :param cursor: The ``next_cursor``, ``prev_cursor`` or ``last_cursor`` of another
+            page. Taken from the ``cursor`` argument of the current request if ``None``;
+            the first page without one, or if it is empty.
+        :param max_per_page: The limit of ``per_page`` (default 100); ``None`` for no
+            limit.
+        :param error_out: Abort with ``400 Bad Request`` if the cursor was not made by
+            this app for this order, and with ``404 Not Found`` if ``per_page`` is not a
+            positive integer (the default). If false, the first page and the default
+            take their places.
+        :raises werkzeug.exceptions.HTTPException: see ``error_out``.
+        :raises ConfigError: if the app has no ``SECRET_KEY`` to sign cursors with.
+        :raises TypeError: if an argument is unknown or of a wrong type.
+        :raises ValueError: if ``max_per_page`` is not positive.
+        :raises sqlalchemy.exc.ArgumentError: if the statement has a ``LIMIT``,
+            ``DISTINCT ON`` or window functions, or an order that cannot be compared.
+        """
+        return keyset_page(self.session(), select, options)
+
+    @overload
+    def pages(
+        self, select: sa.Select[tuple[T]], *, per_page: int = 1000
+    ) -> Iterator[list[T]]: ...
+
+    @overload
+    def pages(
+        self,
+        select: sa.Select[T],  # type: ignore[type-var,unused-ignore]
+        *,
+        per_page: int = 1000,
+    ) -> Iterator[list[T]]: ...
+
+    @overload
+    def pages(
+        self, select: sa.Executable, *, per_page: int = 1000
+    ) -> Iterator[list[Any]]: ...
+
+    def pages(self, select: Any, *, per_page: int = 1000) -> Iterator[list[Any]]:
+        """Read all rows of a statement, a list of some at a time, each by a statement of
+        its own: ``for page in db.pages(select(User)): ...``.
+
+        You may commit in between. Rows that are there all the time come exactly once,
+        whatever is inserted or deleted meanwhile.
+
+        :param select: As for :meth:`paginate_keyset`.
+        :param per_page: How many rows to read at a time.
+        :raises TypeError: if an argument is of a wrong type.
+        :raises ValueError: if ``per_page`` is not positive.
+        """
+        return iterate(self.session(), Walk(select, per_page))
 
     def create_all(self, bind_key: schema.BindKeys = schema.ALL) -> None:
         """Create the tables that do not exist.

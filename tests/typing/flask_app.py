@@ -49,6 +49,14 @@ def users() -> list[str]:
     page = db.paginate(select(User).order_by(User.name))
     assert_type(page.items, list[User])
     assert_type(page.next().items, list[User])
+    assert_type(page.total_is_exact, bool)
+    by_cursor = db.paginate_keyset(select(User).order_by(User.name), cursor="")
+    assert_type(by_cursor.items, list[User])
+    assert_type(by_cursor.next_cursor, str | None)
+    for some in db.pages(select(User.name), per_page=50):
+        assert_type(some, list[str])
+    db.paginate(select(User), page=2, per_page=5, count="estimate", error_out=False)
+    User.query.paginate(count=1000)
     assert_type(db.first_or_404(select(User)), User)
     assert_type(db.one_or_404(select(User.name)), str)
     return [each.name for each in page]

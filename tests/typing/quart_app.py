@@ -32,7 +32,10 @@ async def users() -> dict[str, object]:
     assert_type(page.total, int | None)
     following = await page.next()
     assert_type(following.items, list[User])
-    names = await db.paginate(select(User.name))
+    by_cursor = await db.paginate_keyset(select(User), per_page=5, max_per_page=None)
+    assert_type(by_cursor.items, list[User])
+    assert_type([name async for name in db.pages(select(User.name))], list[list[str]])
+    names = await db.paginate(select(User.name), count=1000)
     assert_type(names.items, list[str])
     return {"items": [each.name for each in page], "total": page.total}
 

@@ -27,6 +27,7 @@ __all__ = [
     "current_request",
     "framework_of",
     "is_pushed",
+    "secret_keys",
 ]
 
 _loaded: list[Framework] = [FlaskFramework()]
@@ -77,6 +78,17 @@ def current_request() -> Request | None:
     """Return the current HTTP request, if there is one."""
     framework = current_framework()
     return None if framework is None else framework.request()
+
+
+def secret_keys() -> list[Any]:
+    """Return the current app's ``SECRET_KEY``, after its ``SECRET_KEY_FALLBACKS``; empty
+    if it has none.
+    """
+    context = current_context()
+    if context is None or not context.app.secret_key:
+        return []
+    fallbacks = context.app.config.get("SECRET_KEY_FALLBACKS") or []
+    return [*fallbacks, context.app.secret_key]
 
 
 def abort(code: int, description: str | None = None) -> NoReturn:

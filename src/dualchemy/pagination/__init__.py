@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from .keyset import (
+    KeysetOptions,
+    KeysetPagination,
+    Walk,
+    aiterate,
+    iterate,
+    keyset_page,
+)
 from .offset import (
     AsyncPagination,
     AsyncSelectPagination,
@@ -17,10 +25,16 @@ __all__ = [
     "AsyncPagination",
     "AsyncSelectPagination",
     "BasePagination",
+    "KeysetOptions",
+    "KeysetPagination",
     "PageOptions",
     "Pagination",
     "QueryPagination",
     "SelectPagination",
+    "Walk",
+    "aiterate",
     "check_keywords",
+    "iterate",
+    "keyset_page",
     "select_page",
 ]

@@ -7,6 +7,7 @@ legacy ``Query`` where that is said.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -116,11 +117,19 @@ def width(statement: Any) -> int:
 
 def is_joined(statement: Any) -> bool:
     """Tell whether a statement, apart from its eager loads, may repeat an entity."""
+    froms = sources_of(statement)
+    return len(froms) != 1 or isinstance(froms[0], sa.Join)
+
+
+def sources_of(statement: Any) -> Sequence[sa.FromClause]:
+    """Return what a ``select`` selects from: tables and joins, less its eager loads."""
+    # Without entities there is nothing to load; names in the clauses would miss theirs.
     plain = statement.with_only_columns(
         sa.literal_column("1"), maintain_column_froms=True
     )
-    froms = plain.get_final_froms()
-    return len(froms) != 1 or isinstance(froms[0], sa.Join)
+    froms: Sequence[sa.FromClause]
+    froms = plain.order_by(None).group_by(None).get_final_froms()
+    return froms
 
 
 def has_rows_after(session: orm.Session, statement: Any, offset: int) -> bool:

@@ -1,0 +1,92 @@
+"""What must be known of a database to compare rows as it orders them?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """A dialect's ways."""
+
+    is_mysql: bool
+    """MySQL or MariaDB."""
+    nulls_are_high: bool
+    """Whether NULL comes after all values in ascending order, if nothing is said."""
+    has_null_ordering: bool
+    """Whether it knows ``NULLS FIRST``."""
+    seeks_by_row: bool
+    """Whether ``(a, b) > (1, 2)`` is valid, and finds its place in an index."""
+    floats_as_text: bool
+    """Whether the server should decide which kind of float a value is."""
+
+
+def traits_of(dialect: sa.Dialect) -> Traits:
+    """Return the ways of a database and its driver."""
+    name = dialect.name
+    is_mysql = name in {"mysql", "mariadb"}
+    return Traits(
+        is_mysql=is_mysql,
+        nulls_are_high=name in {"postgresql", "oracle"},
+        has_null_ordering=not is_mysql and name != "mssql",
+        # MySQL and MariaDB take it, and read the table from its start.
+        seeks_by_row=name in {"postgresql", "sqlite", "cockroachdb"},
+        # A driver that says "double precision" makes a real 0.1 greater than itself.
+        floats_as_text=name == "postgresql" and dialect.driver != "asyncpg",
+    )
+
+
+class Raw(sa.types.UserDefinedType[Any]):
+    """A value as the driver gives and takes it.
+
+    Nothing is lost on the way: a type of SQLAlchemy's or of the user's may round
+    (``Numeric`` on SQLite), and adds casts to parameters that change the comparison
+    (``citext`` with ``VARCHAR``).
+    """
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        raise NotImplementedError
+
+
+RAW = Raw()
+
+
+def readable(expression: sa.ColumnElement[Any], dialect: sa.Dialect) -> Any:
+    """Return the expression that reads an order key without loss."""
+    raw = sa.type_coerce(expression, RAW)
+    if not traits_of(dialect).is_mysql:
+        return raw
+    kind = _kind(expression, dialect)
+    if isinstance(kind, sa.Float):
+        # FLOAT is shown with six digits, and compared with all.
+        return raw.op("+", return_type=RAW)(sa.literal_column("0e0"))
+    return _comparable(raw, kind)
+
+
+def comparable(expression: sa.ColumnElement[Any], dialect: sa.Dialect) -> Any:
+    """Return the expression that is compared as the order key is ordered."""
+    raw = sa.type_coerce(expression, RAW)
+    if not traits_of(dialect).is_mysql:
+        return raw
+    return _comparable(raw, _kind(expression, dialect))
+
+
+def _comparable(raw: Any, kind: Any) -> Any:
+    is_enum = isinstance(kind, sa.Enum) and kind.native_enum
+    if is_enum or isinstance(kind, mysql.SET):
+        # Ordered by number, and compared with a string as a string.
+        return raw.op("+", return_type=RAW)(sa.literal_column("0"))
+    return raw
+
+
+def _kind(expression: sa.ColumnElement[Any], dialect: sa.Dialect) -> Any:
+    kind = expression.type.dialect_impl(dialect)
+    while isinstance(kind, sa.TypeDecorator):
+        kind = kind.impl_instance
+    return kind
