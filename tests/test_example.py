@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def config_for(backend: Backend) -> dict[str, Any]:
     bind: dict[str, Any] = {"url": backend.url}
     if not backend.is_server:
         bind["pragmas"] = {"journal_mode": "wal", "foreign_keys": True}
-    return {"SQLALCHEMY_BINDS": {None: bind}}
+    return {"SQLALCHEMY_BINDS": {None: bind}, "SECRET_KEY": "test"}
 
 
 class Catalogue:
@@ -203,6 +204,30 @@ async def test_paging(catalogue: Catalogue, name: str) -> None:
         assert len(set(names)) == catalogue.count
         page = await client.get("/?q=json&page=1")
         assert 'aria-current="page"' in page.text
+        answer = await client.get("/api/entries?per_page=7&q=e")
+        following = await client.get(answer.links["next"]["url"])
+        assert following.json()["page"] == 2
+        assert following.json()["total"] == answer.json()["total"]
+
+
+@pytest.mark.backends("sqlite", "postgresql")
+@pytest.mark.parametrize("name", APPS)
+async def test_notes_are_turned_by_cursor(catalogue: Catalogue, name: str) -> None:
+    async with catalogue.client(name) as client:
+        url = f"/entries/{await entry_id(client, 'json')}"
+        for number in range(50):
+            note = {"author": "Ada", "body": f"No. {number}."}
+            await client.post(f"/api{url}/notes", json=note)
+        seen: list[str] = []
+        while url:
+            text = (await client.get(url)).text
+            seen += re.findall(r"No\. (\d+)\.", text)
+            older = re.search(r'<a href="([^"]*)" rel="next">Older</a>', text)
+            url = unescape(older[1]) if older else ""
+        assert [int(number) for number in seen] == [*range(49, -1, -1)]
+        bad = await client.get(f"/entries/{await entry_id(client, 'json')}?cursor=x")
+        assert bad.status_code == 400
+        assert "Begin again at the first page." in bad.text
 
 
 @BACKENDS

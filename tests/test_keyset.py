@@ -749,13 +749,11 @@ class TestCursors:
 
         async with things.context():
             cursor = (await self.page(things, "")).next_cursor
-            payload = itsdangerous.URLSafeSerializer("x").load_payload(
-                cursor.rpartition(".")[0].encode()
-            )
-            for salt in (b"itsdangerous", b"cookie-session"):
-                forged = itsdangerous.URLSafeSerializer("test", salt=salt)
+            payload = cursor.rpartition(".")[0]
+            for salt in (b"itsdangerous.Signer", b"cookie-session"):
+                forged = itsdangerous.Signer("test", salt=salt).sign(payload).decode()
                 with pytest.raises(BadRequest):
-                    await self.page(things, forged.dumps(payload))
+                    await self.page(things, forged)
 
     async def test_error_is_a_response(self, things: Any) -> None:
         @things.view("/things")

@@ -42,7 +42,7 @@ def create_app(config: dict[str, Any] | None = None) -> Flask:
 
     def show_entry(entry_id: int, form: NoteForm) -> str:
         entry = db.get_or_404(Entry, entry_id, options=queries.WITH_TAGS)
-        page = db.paginate(queries.notes_on(entry_id), per_page=queries.PER_PAGE)
+        page = db.paginate_keyset(queries.notes_on(entry_id))
         return render_template("entry.html", entry=entry, page=page, form=form)
 
     @app.post("/entries/<int:entry_id>/notes")
@@ -112,9 +112,10 @@ def create_app(config: dict[str, Any] | None = None) -> Flask:
         return render_template("live.html", latest=latest, socket="")
 
     @app.get("/api/entries")
-    def api_entries() -> dict[str, Any]:
+    def api_entries() -> Any:
         filters = Filters.read(request.args)
-        return queries.page_json(db.paginate(queries.entries(filters)))
+        page = db.paginate(queries.entries(filters))
+        return queries.page_json(page), {"Link": page.link_header()}
 
     @app.get("/api/entries/<int:entry_id>")
     def api_entry(entry_id: int) -> dict[str, Any]:

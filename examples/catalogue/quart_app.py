@@ -39,7 +39,7 @@ def create_app(config: dict[str, Any] | None = None) -> Quart:
 
     async def show_entry(entry_id: int, form: NoteForm) -> str:
         entry = await db.get_or_404(Entry, entry_id, options=queries.WITH_TAGS)
-        page = await db.paginate(queries.notes_on(entry_id), per_page=queries.PER_PAGE)
+        page = await db.paginate_keyset(queries.notes_on(entry_id))
         return await render_template("entry.html", entry=entry, page=page, form=form)
 
     @app.post("/entries/<int:entry_id>/notes")
@@ -124,9 +124,10 @@ def create_app(config: dict[str, Any] | None = None) -> Quart:
             await asyncio.sleep(LIVE_INTERVAL)
 
     @app.get("/api/entries")
-    async def api_entries() -> dict[str, Any]:
+    async def api_entries() -> Any:
         filters = Filters.read(request.args)
-        return queries.page_json(await db.paginate(queries.entries(filters)))
+        page = await db.paginate(queries.entries(filters))
+        return queries.page_json(page), {"Link": page.link_header()}
 
     @app.get("/api/entries/<int:entry_id>")
     async def api_entry(entry_id: int) -> dict[str, Any]:

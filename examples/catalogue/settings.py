@@ -21,4 +21,8 @@ def read() -> dict[str, Any]:
             "busy_timeout": 10_000,
             "foreign_keys": True,
         }
-    return {"SQLALCHEMY_BINDS": {None: bind}}
+    return {
+        "SQLALCHEMY_BINDS": {None: bind},
+        # Signs the cursors of pages. A site of yours keeps a random one to itself.
+        "SECRET_KEY": os.environ.get("SECRET_KEY") or "only for the example",
+    }

@@ -128,6 +128,7 @@ class Extension:
         app.extensions[EXTENSION] = Registration(self, framework, config, engines)
         framework.on_context_end(app, self._close, self._aclose)
         framework.on_shutdown(app, engines.dispose_async)
+        framework.add_templates(app)
         if self._add_models_to_shell:
             framework.add_shell_context(app, self._shell_context)
 

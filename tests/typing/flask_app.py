@@ -53,6 +53,9 @@ def users() -> list[str]:
     by_cursor = db.paginate_keyset(select(User).order_by(User.name), cursor="")
     assert_type(by_cursor.items, list[User])
     assert_type(by_cursor.next_cursor, str | None)
+    assert_type(by_cursor.links(), dict[str, str])
+    assert_type(page.link_header(), str)
+    assert_type(page.url(2, external=True), str)
     for some in db.pages(select(User.name), per_page=50):
         assert_type(some, list[str])
     db.paginate(select(User), page=2, per_page=5, count="estimate", error_out=False)

@@ -80,15 +80,15 @@ def current_request() -> Request | None:
     return None if framework is None else framework.request()
 
 
-def secret_keys() -> list[Any]:
+def secret_keys() -> tuple[str | bytes, ...]:
     """Return the current app's ``SECRET_KEY``, after its ``SECRET_KEY_FALLBACKS``; empty
     if it has none.
     """
     context = current_context()
     if context is None or not context.app.secret_key:
-        return []
-    fallbacks = context.app.config.get("SECRET_KEY_FALLBACKS") or []
-    return [*fallbacks, context.app.secret_key]
+        return ()
+    fallbacks = context.app.config.get("SECRET_KEY_FALLBACKS") or ()
+    return *fallbacks, context.app.secret_key
 
 
 def abort(code: int, description: str | None = None) -> NoReturn:

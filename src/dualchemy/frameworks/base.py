@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, Protocol, TypeAlias
 
+from jinja2 import BaseLoader, ChoiceLoader, PackageLoader
 from werkzeug.sansio.request import Request
 
 # Flask's and Quart's contexts and apps share no base class. The library only reads
@@ -57,6 +58,10 @@ class Framework(Protocol):
         """Have a coroutine function called when the server stops, if it can tell."""
         ...
 
+    def add_templates(self, app: Any) -> None:
+        """Offer the package's templates to an app, after those of its own."""
+        ...
+
     def add_shell_context(
         self, app: Any, processor: Callable[[], dict[str, Any]]
     ) -> None:
@@ -71,3 +76,18 @@ def is_pushed(context: AppContext) -> bool:
         return bool(context._cv_tokens)
     except AttributeError:  # Flask 3.2 and Quart 0.23 on
         return context._cv_token is not None
+
+
+def add_templates(app: Any) -> None:
+    """Have an app look for a template in this package if it has none of the name.
+
+    The environment is made when the app first renders, and reads its options then.
+    """
+    make = app.create_global_jinja_loader
+
+    def create_global_jinja_loader() -> BaseLoader:
+        return ChoiceLoader([make(), PackageLoader("dualchemy")])
+
+    app.create_global_jinja_loader = create_global_jinja_loader
+    if "jinja_env" in vars(app):
+        app.jinja_env.loader = create_global_jinja_loader()

@@ -9,7 +9,7 @@ import flask
 from flask.globals import _cv_app
 from werkzeug.sansio.request import Request
 
-from .base import AppContext, CloseScope, CloseScopeAsync
+from .base import AppContext, CloseScope, CloseScopeAsync, add_templates
 
 
 class FlaskFramework:
@@ -55,6 +55,9 @@ class FlaskFramework:
 
     def on_shutdown(self, app: Any, dispose: Callable[[], Awaitable[None]]) -> None:
         """WSGI has no shutdown; the event loops that ran say when they end."""
+
+    def add_templates(self, app: Any) -> None:
+        add_templates(app)
 
     def add_shell_context(
         self, app: Any, processor: Callable[[], dict[str, Any]]

@@ -11,7 +11,7 @@ import quart
 from quart.globals import _cv_app
 from werkzeug.sansio.request import Request
 
-from .base import AppContext, CloseScope, CloseScopeAsync
+from .base import AppContext, CloseScope, CloseScopeAsync, add_templates
 
 _cv_request: Any = getattr(quart.globals, "_cv_request", None)  # before 0.23
 _cv_websocket: Any = getattr(quart.globals, "_cv_websocket", None)
@@ -58,6 +58,9 @@ class QuartFramework:
 
     def on_shutdown(self, app: Any, dispose: Callable[[], Awaitable[None]]) -> None:
         app.after_serving(dispose)
+
+    def add_templates(self, app: Any) -> None:
+        add_templates(app)
 
     def add_shell_context(
         self, app: Any, processor: Callable[[], dict[str, Any]]

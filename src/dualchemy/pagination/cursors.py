@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from itsdangerous import BadData, URLSafeSerializer
+from itsdangerous import BadData, Signer
+from itsdangerous.encoding import base64_decode, base64_encode
 
 from ..errors import ConfigError
 from ..frameworks import secret_keys
@@ -58,14 +61,7 @@ class Cursors:
             )
         self._keys = keys
         self._order = _name(keys, dialect)
-        self._serializer = URLSafeSerializer(
-            secrets,
-            salt="dualchemy.cursor",
-            signer_kwargs={
-                "key_derivation": "hmac",
-                "digest_method": hashlib.sha256,
-            },
-        )
+        self._signer = _signer(secrets)
 
     def dump(self, place: Place) -> str:
         """Return the cursor of a place.
@@ -78,9 +74,9 @@ class Cursors:
                 _encode(value, key)
                 for value, key in zip(place.values, self._keys, strict=True)
             ]
-        cursor = self._serializer.dumps([self._order, int(place.backwards), values])
-        assert isinstance(cursor, str)
-        return cursor
+        payload = [self._order, int(place.backwards), values]
+        text = json.dumps(payload, separators=(",", ":"))
+        return self._signer.sign(base64_encode(text)).decode()
 
     def load(self, cursor: str) -> Place:
         """Return the place of a cursor; the beginning, if it is empty.
@@ -90,12 +86,13 @@ class Cursors:
         if not cursor:
             return Place()
         try:
-            order, backwards, values = self._serializer.loads(cursor)
+            text = base64_decode(self._signer.unsign(cursor))
         except (BadData, UnicodeError):
             raise CursorError(
                 "The cursor is damaged, or was not made by this site. Begin again at the"
                 " first page."
             ) from None
+        order, backwards, values = json.loads(text)
         if order != self._order:
             raise CursorError(
                 "The cursor was made for another order of rows, or is out of date. Begin"
@@ -103,6 +100,17 @@ class Cursors:
             )
         decoded = None if values is None else tuple(map(_decode, values))
         return Place(decoded, bool(backwards))
+
+
+@lru_cache(maxsize=16)
+def _signer(secrets: tuple[str | bytes, ...]) -> Signer:
+    keys: Any = secrets
+    return Signer(
+        keys,
+        salt="dualchemy.cursor",
+        key_derivation="hmac",
+        digest_method=hashlib.sha256,
+    )
 
 
 def _name(keys: Sequence[Key], dialect: sa.Dialect) -> str:

@@ -10,6 +10,7 @@ from sqlalchemy import orm
 
 from ..frameworks import abort, current_request
 from .cursors import CursorError, Cursors, Place
+from .links import Linked
 from .options import check_keywords, read_per_page
 from .seeking import Rows, Seeker, Values
 
@@ -29,7 +30,7 @@ class KeysetOptions(TypedDict, total=False):
     """Whether a bad cursor or ``per_page`` is an error."""
 
 
-class KeysetPagination(Generic[T]):
+class KeysetPagination(Linked, Generic[T]):
     """A page of rows, and the cursors of those before and after it.
 
     Made by ``db.paginate_keyset``, not by hand.
@@ -93,6 +94,19 @@ class KeysetPagination(Generic[T]):
     def last_cursor(self) -> str:
         """The cursor of the last page, read from the end."""
         return self._cursors.dump(Place(backwards=True))
+
+    def _arguments_of(self) -> dict[str, dict[str, object]]:
+        cursors = {
+            "first": "",
+            "prev": self.prev_cursor,
+            "next": self.next_cursor,
+            "last": self.last_cursor,
+        }
+        return {
+            relation: {"cursor": cursor}
+            for relation, cursor in cursors.items()
+            if cursor is not None
+        }
 
     def __iter__(self) -> Iterator[T]:
         return iter(self.items)

@@ -10,6 +10,7 @@ from sqlalchemy import orm
 
 from ..awaiting import HelperCall
 from ..frameworks import abort
+from .links import Linked, url_with
 from .options import (
     Count,
     PageOptions,
@@ -47,7 +48,7 @@ def select_page(
     return kind(select=select, session=session, **options)
 
 
-class BasePagination(Generic[T]):
+class BasePagination(Linked, Generic[T]):
     """A page of rows, and where it stands among the others.
 
     Made by ``db.paginate`` and ``Query.paginate``, not by hand. The arguments are
@@ -187,6 +188,26 @@ class BasePagination(Generic[T]):
     def next_num(self) -> int | None:
         """The number of the page after, or ``None``."""
         return self.page + 1 if self.has_next else None
+
+    def url(self, page: int, *, external: bool = False) -> str:
+        """Return the URL of a page: that of the current request, its other arguments
+        kept.
+
+        :param page: The number of the page.
+        :param external: With scheme and host, rather than from the path on.
+        :raises ContextError: outside a request.
+        """
+        return url_with({"page": page}, external=external)
+
+    def _arguments_of(self) -> dict[str, dict[str, object]]:
+        numbers = {"first": 1, "prev": self.prev_num, "next": self.next_num}
+        if self.total_is_exact:
+            numbers["last"] = max(self.pages, 1)
+        return {
+            relation: {"page": number}
+            for relation, number in numbers.items()
+            if number is not None
+        }
 
     def iter_pages(
         self,

@@ -47,23 +47,30 @@ class _Sources:
     """Columns that a condition makes equal to something, with the tables of that."""
 
 
-def total_order(select: sa.Select[Any], nulls_are_high: bool) -> list[Key]:
+Columns: TypeAlias = list[Any]
+"""The ``column_descriptions`` of a statement, which take their time to make."""
+
+
+def total_order(
+    select: sa.Select[Any], columns: Columns, nulls_are_high: bool
+) -> list[Key]:
     """Return the keys of a statement's order, made total.
 
+    :param columns: The statement's ``column_descriptions``.
     :param nulls_are_high: Where the database puts NULL if nothing is said.
     :raises sqlalchemy.exc.ArgumentError: if a key cannot be compared with, or does not
         belong to the rows.
     """
-    _refuse_what_pages_would_change(select)
-    sources = _sources_of(select)
+    _refuse_what_pages_would_change(select, columns)
+    sources = _sources_of(select, columns)
     keys = [
         _key(clause, select, sources, nulls_are_high)
         for clause in _flatten(select._order_by_clauses)
     ]
     if select._distinct:
-        _refuse_foreign_keys(select, keys)
+        _refuse_foreign_keys(columns, keys)
     descending = keys[-1].descending if keys else False
-    for expression in _identity(select, sources, keys):
+    for expression in _identity(select, columns, sources, keys):
         if not any(_is_same(expression, key.expression) for key in keys):
             keys.append(
                 Key(
@@ -76,7 +83,7 @@ def total_order(select: sa.Select[Any], nulls_are_high: bool) -> list[Key]:
     return keys
 
 
-def _refuse_what_pages_would_change(select: Any) -> None:
+def _refuse_what_pages_would_change(select: Any, columns: Columns) -> None:
     remedy = "Select from statement.subquery() instead."
     if not (
         select._limit_clause is None
@@ -93,7 +100,7 @@ def _refuse_what_pages_would_change(select: Any) -> None:
             "paginate_keyset: DISTINCT ON takes other rows if a page begins between"
             f" them. {remedy}"
         )
-    for column in select.column_descriptions:
+    for column in columns:
         if column.get("entity") is column["expr"]:
             continue
         for element in visitors.iterate(_clause(column["expr"])):
@@ -176,13 +183,15 @@ def _is_same(one: Expression, other: Expression) -> bool:
     return one is other or bool(one.compare(other))
 
 
-def _identity(select: Any, sources: _Sources, keys: list[Key]) -> Iterable[Expression]:
+def _identity(
+    select: Any, columns: Columns, sources: _Sources, keys: list[Key]
+) -> Iterable[Expression]:
     """Return expressions that tell any two rows of a statement apart."""
     if select._group_by_clauses:
         clauses = _flatten(select._group_by_clauses)
         return [_resolve(clause, select, sources) for clause in clauses]
     if select._distinct:
-        return list(_columns_of_rows(select))
+        return list(_columns_of_rows(columns))
     if len(sources.tables) == 1 and any(_is_unique(key, sources) for key in keys):
         return []
     identities = {
@@ -192,7 +201,7 @@ def _identity(select: Any, sources: _Sources, keys: list[Key]) -> Iterable[Expre
         others = [sources.tables[n] for n in identities if n != number]
         if _is_found_by(identities[number], others, sources):
             del identities[number]
-    return [column for columns in identities.values() for column in columns]
+    return [column for identity in identities.values() for column in identity]
 
 
 def _is_unique(key: Key, sources: _Sources) -> bool:
@@ -230,8 +239,8 @@ def _primary_key(table: sa.FromClause) -> Iterable[Expression]:
     return table.c
 
 
-def _columns_of_rows(select: sa.Select[Any]) -> Iterator[Expression]:
-    for column in select.column_descriptions:
+def _columns_of_rows(columns: Columns) -> Iterator[Expression]:
+    for column in columns:
         if column.get("entity") is column["expr"]:
             inspected = sa.inspect(column.get("entity"))
             for primary in inspected.mapper.primary_key:
@@ -243,14 +252,14 @@ def _columns_of_rows(select: sa.Select[Any]) -> Iterator[Expression]:
             yield expression
 
 
-def _refuse_foreign_keys(select: sa.Select[Any], keys: list[Key]) -> None:
+def _refuse_foreign_keys(columns: Columns, keys: list[Key]) -> None:
     """With DISTINCT, an order by what is not selected would multiply the rows."""
     entities = [
         sa.inspect(column.get("entity")).selectable
-        for column in select.column_descriptions
+        for column in columns
         if column.get("entity") is column["expr"]
     ]
-    selected = list(_columns_of_rows(select))
+    selected = list(_columns_of_rows(columns))
     for key in keys:
         if any(_is_same(key.expression, each) for each in selected):
             continue
@@ -271,9 +280,9 @@ def _leaves(source: Any) -> list[sa.FromClause]:
     return [source]
 
 
-def _sources_of(select: Any) -> _Sources:
+def _sources_of(select: Any, columns: Columns) -> _Sources:
     sources = _Sources()
-    if (only := _only_entity(select)) is not None:
+    if (only := _only_entity(select, columns)) is not None:
         _add_source(only, sources, is_optional=False)
         return sources
     for source in sources_of(select):
@@ -283,9 +292,9 @@ def _sources_of(select: Any) -> _Sources:
     return sources
 
 
-def _only_entity(select: Any) -> sa.FromClause | None:
+def _only_entity(select: Any, columns: Columns) -> sa.FromClause | None:
     """Return the only table of a simple statement, which is quick to see."""
-    entities = {column.get("entity") for column in select.column_descriptions}
+    entities = {column.get("entity") for column in columns}
     if len(entities) != 1 or select._from_obj or select._setup_joins:
         return None
     entity = entities.pop()

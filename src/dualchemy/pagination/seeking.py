@@ -16,7 +16,6 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from .ordering import Key, total_order
-from .statements import width
 from .traits import RAW, comparable, readable, traits_of
 
 Values = tuple[Any, ...]
@@ -52,10 +51,11 @@ class Seeker:
     """
 
     def __init__(self, session: orm.Session, select: sa.Select[Any]) -> None:
-        self.dialect = _dialect(session, select)
+        columns = select.column_descriptions
+        self.dialect = _dialect(session, select, columns)
         self._traits = traits_of(self.dialect)
-        self.keys = total_order(select, self._traits.nulls_are_high)
-        self._width = width(select)
+        self.keys = total_order(select, columns, self._traits.nulls_are_high)
+        self._width = len(columns)
         self._is_grouped = bool(select._group_by_clauses)
         self._labels = [
             readable(key.expression, self.dialect).label(f"dualchemy_key_{number}")
@@ -197,8 +197,8 @@ def _may_join(keys: Sequence[Key], values: Values, number: int) -> bool:
     )
 
 
-def _dialect(session: orm.Session, select: Any) -> sa.Dialect:
-    entity = next((c.get("entity") for c in select.column_descriptions), None)
+def _dialect(session: orm.Session, select: Any, columns: Any) -> sa.Dialect:
+    entity = next((c.get("entity") for c in columns), None)
     if entity is not None:
         bind = session.get_bind(mapper=sa.inspect(entity).mapper)
     else:
