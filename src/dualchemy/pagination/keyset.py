@@ -60,7 +60,12 @@ class KeysetPagination(Linked, Generic[T]):
         step = -1 if place.backwards else 1
         self.items: list[T] = rows.items[: self.per_page][::step]
         """The items on this page; iterating over the page gives the same."""
-        self._places = rows.places[: self.per_page][::step]
+        self._first: Values | None = None
+        self._last: Values | None = None
+        if self.items:
+            self._first, self._last = rows.place(0), rows.place(len(self.items) - 1)
+        if place.backwards:
+            self._first, self._last = self._last, self._first
         self.has_next: bool = came_from if place.backwards else beyond
         """Whether there are items after this page."""
         self.has_prev: bool = beyond if place.backwards else came_from
@@ -76,8 +81,7 @@ class KeysetPagination(Linked, Generic[T]):
             return None
         # With no rows before the place that this page was read back from, the next page
         # is the first.
-        values = self._places[-1] if self._places else None
-        return self._cursors.dump(Place(values))
+        return self._cursors.dump(Place(self._last))
 
     @property
     def prev_cursor(self) -> str | None:
@@ -87,8 +91,7 @@ class KeysetPagination(Linked, Generic[T]):
         """
         if not self.has_prev:
             return None
-        values = self._places[0] if self._places else None
-        return self._cursors.dump(Place(values, backwards=True))
+        return self._cursors.dump(Place(self._first, backwards=True))
 
     @property
     def last_cursor(self) -> str:
@@ -178,8 +181,8 @@ class Walk(Generic[T]):
             self._seeker = Seeker(session, self._select)
         rows: Rows = self._seeker.read(session, self._after, self._per_page)
         self._is_at_end = len(rows.items) < self._per_page
-        if rows.places:
-            self._after = rows.places[-1]
+        if rows.items:
+            self._after = rows.place(-1)
         return rows.items
 
 

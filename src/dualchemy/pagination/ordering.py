@@ -192,8 +192,10 @@ def _identity(
         return [_resolve(clause, select, sources) for clause in clauses]
     if select._distinct:
         return list(_columns_of_rows(columns))
-    if len(sources.tables) == 1 and any(_is_unique(key, sources) for key in keys):
-        return []
+    if len(sources.tables) == 1:
+        if any(_is_unique(key, sources) for key in keys):
+            return []
+        return _primary_key(sources.tables[0])
     identities = {
         number: list(_primary_key(table)) for number, table in enumerate(sources.tables)
     }

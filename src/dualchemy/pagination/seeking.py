@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from .ordering import Key, total_order
-from .traits import RAW, comparable, readable, traits_of
+from .traits import RAW, forms_of, traits_of
 
 Values = tuple[Any, ...]
 
@@ -27,8 +27,14 @@ class Rows:
 
     items: list[Any]
     """Entities, values of one column, or rows."""
-    places: list[Values]
-    """The values of the order's keys, for each item."""
+    keyed: list[sa.Row[Any]]
+    """The same as rows, with the values of the order's keys after those of each."""
+    width: int
+    """How many values of a row are not keys."""
+
+    def place(self, number: int) -> Values:
+        """Return the values of the keys of one row."""
+        return tuple(self.keyed[number][self.width :])
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +63,11 @@ class Seeker:
         self.keys = total_order(select, columns, self._traits.nulls_are_high)
         self._width = len(columns)
         self._is_grouped = bool(select._group_by_clauses)
+        forms = [forms_of(key.expression, self.dialect) for key in self.keys]
+        self._comparable = [comparable for _, comparable in forms]
         self._labels = [
-            readable(key.expression, self.dialect).label(f"dualchemy_key_{number}")
-            for number, key in enumerate(self.keys)
+            readable.label(f"dualchemy_key_{number}")
+            for number, (readable, _) in enumerate(forms)
         ]
         self._select = select.order_by(None).add_columns(*self._labels)
 
@@ -78,7 +86,7 @@ class Seeker:
         :param backwards: Read from the end, the last row first: those before the place.
         """
         keys = [key.reversed() for key in self.keys] if backwards else self.keys
-        found = Rows([], [])
+        found = Rows([], [], self._width)
         stretches = [_Stretch()] if after is None else self._stretches(keys, after)
         for stretch in stretches:
             self._add_rows(session, keys, stretch, limit - len(found.items), found)
@@ -104,12 +112,12 @@ class Seeker:
         number = self._width
         if number == 1:
             rows = result.all()
-            found.items.extend(row[0] for row in rows)
+            found.items.extend([row[0] for row in rows])
         else:
             frozen = result.freeze()
             rows = frozen().all()
             found.items.extend(frozen().columns(*range(number)).all())
-        found.places.extend(tuple(row[number:]) for row in rows)
+        found.keyed.extend(rows)
 
     def _order(self, keys: Sequence[Key], stretch: _Stretch) -> Iterator[Any]:
         for number, key in enumerate(keys):
@@ -141,7 +149,7 @@ class Seeker:
         those with ``a > 1``. Neighbours of one direction make one stretch,
         ``(a, b) > (1, 2)``.
         """
-        columns = [comparable(key.expression, self.dialect) for key in keys]
+        columns = self._comparable
         end = len(keys)
         while end:
             start = end - 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,7 +28,11 @@ class Traits:
 
 def traits_of(dialect: sa.Dialect) -> Traits:
     """Return the ways of a database and its driver."""
-    name = dialect.name
+    return _traits(dialect.name, dialect.driver)
+
+
+@cache
+def _traits(name: str, driver: str) -> Traits:
     is_mysql = name in {"mysql", "mariadb"}
     return Traits(
         is_mysql=is_mysql,
@@ -36,7 +41,7 @@ def traits_of(dialect: sa.Dialect) -> Traits:
         # MySQL and MariaDB take it, and read the table from its start.
         seeks_by_row=name in {"postgresql", "sqlite", "cockroachdb"},
         # A driver that says "double precision" makes a real 0.1 greater than itself.
-        floats_as_text=name == "postgresql" and dialect.driver != "asyncpg",
+        floats_as_text=name == "postgresql" and driver != "asyncpg",
     )
 
 
@@ -57,32 +62,23 @@ class Raw(sa.types.UserDefinedType[Any]):
 RAW = Raw()
 
 
-def readable(expression: sa.ColumnElement[Any], dialect: sa.Dialect) -> Any:
-    """Return the expression that reads an order key without loss."""
+def forms_of(expression: sa.ColumnElement[Any], dialect: sa.Dialect) -> tuple[Any, Any]:
+    """Return an order key in the form that is read without loss, and in the form that
+    is compared as the key is ordered.
+    """
     raw = sa.type_coerce(expression, RAW)
     if not traits_of(dialect).is_mysql:
-        return raw
+        return raw, raw
     kind = _kind(expression, dialect)
     if isinstance(kind, sa.Float):
         # FLOAT is shown with six digits, and compared with all.
-        return raw.op("+", return_type=RAW)(sa.literal_column("0e0"))
-    return _comparable(raw, kind)
-
-
-def comparable(expression: sa.ColumnElement[Any], dialect: sa.Dialect) -> Any:
-    """Return the expression that is compared as the order key is ordered."""
-    raw = sa.type_coerce(expression, RAW)
-    if not traits_of(dialect).is_mysql:
-        return raw
-    return _comparable(raw, _kind(expression, dialect))
-
-
-def _comparable(raw: Any, kind: Any) -> Any:
+        return raw.op("+", return_type=RAW)(sa.literal_column("0e0")), raw
     is_enum = isinstance(kind, sa.Enum) and kind.native_enum
     if is_enum or isinstance(kind, mysql.SET):
         # Ordered by number, and compared with a string as a string.
-        return raw.op("+", return_type=RAW)(sa.literal_column("0"))
-    return raw
+        number = raw.op("+", return_type=RAW)(sa.literal_column("0"))
+        return number, number
+    return raw, raw
 
 
 def _kind(expression: sa.ColumnElement[Any], dialect: sa.Dialect) -> Any:
