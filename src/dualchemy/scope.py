@@ -108,7 +108,7 @@ class Scope:
         finally:
             blocking, self.sync_session = self.sync_session, None
             if blocking is not None:
-                await finish(asyncio.to_thread(blocking.close))
+                await _close_in_thread(blocking)
 
     def _end(self) -> None:
         self.db = None
@@ -135,6 +135,14 @@ async def close_session(session: AsyncSession) -> None:
     except asyncio.CancelledError as error:
         with suppress(asyncio.CancelledError):  # one is enough
             await finish(session.close())
+        cancel_again(error)
+
+
+async def _close_in_thread(session: orm.Session) -> None:
+    """Close a sync session, which may wait for the database, whatever is cancelled."""
+    try:
+        await finish(asyncio.to_thread(session.close))
+    except asyncio.CancelledError as error:
         cancel_again(error)
 
 
@@ -223,7 +231,7 @@ async def aremove(async_session: Any, sync_session: Any) -> None:
         if sync_session.registry.has():
             session = sync_session.registry()
             sync_session.registry.clear()
-            await finish(asyncio.to_thread(session.close))
+            await _close_in_thread(session)
 
 
 class _ContextRegistry(ScopedRegistry[Any]):
