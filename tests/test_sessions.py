@@ -543,6 +543,32 @@ class TestConcurrency:
                 await leave()
             assert await firsts[0] == 7
 
+    async def test_stream_that_is_not_at_its_end(
+        self, backend: Any, make_site: Any
+    ) -> None:
+        site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)
+        User = define_user_with_length(site.db)
+        async with site.context():
+            await site.db.create_all()
+            session = site.db.session
+            session.add_all([User() for _ in range(5)])
+            await session.commit()
+            statement = select(User.id).execution_options(yield_per=1)
+
+            async def other() -> Any:
+                return await session.scalar(text("SELECT 7"))
+
+            seen = []
+            async for id_ in await session.stream_scalars(statement):
+                seen.append(id_)
+                with pytest.raises(ConcurrentUseError):
+                    await asyncio.create_task(other())
+            assert len(seen) == 5
+            assert await asyncio.create_task(other()) == 7
+            result = await session.stream(statement)
+            assert await result.first() is not None
+            assert await asyncio.create_task(other()) == 7
+
     async def test_gathered_tasks(self, backend: Any, make_site: Any) -> None:
         site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)
         async with site.context():

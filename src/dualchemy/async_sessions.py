@@ -36,6 +36,18 @@ def _for_one_task(
     return guarded
 
 
+def _streaming(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a session serve nobody else while the rows of a stream are fetched."""
+
+    @wraps(method)
+    async def stream(self: AsyncSession, *args: Any, **kwargs: Any) -> Any:
+        result = await method(self, *args, **kwargs)
+        cast("Session", self.sync_session)._note_stream(result)
+        return result
+
+    return stream
+
+
 def _putting_off(method: Callable[..., Any]) -> Callable[..., Any]:
     """Have a method that commits go on to its end where the commit was cancelled."""
 
@@ -91,6 +103,8 @@ def _guard(cls: type, session_of: Callable[[Any], AsyncSession], *names: str) ->
         method = getattr(cls, name)
         if name in {"commit", "run_sync", "__aexit__"}:
             method = _putting_off(method)
+        if name in {"stream", "stream_scalars"}:
+            method = _streaming(method)
         setattr(cls, name, _for_one_task(method, session_of))
 
 

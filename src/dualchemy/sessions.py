@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -53,6 +54,7 @@ class Session(orm.Session):
         self._routed = not (kwargs.get("bind") or kwargs.get("binds"))
         self._proxied_by_async = False
         self._used_by: asyncio.Task[Any] | None = None
+        self._stream: tuple[weakref.ref[Any], asyncio.Task[Any] | None] | None = None
         self._closes_when_free = False
         self._is_over = False
         self._tracker = Tracker()
@@ -158,7 +160,9 @@ class Session(orm.Session):
         """
         task = asyncio.current_task()
         user = self._used_by
-        if user is None:
+        if user is None and self._stream is not None:
+            user = self._streaming_task()
+        if user is None or (user is task and self._used_by is None):
             self._used_by = task
             return True
         if user is task:
@@ -168,6 +172,21 @@ class Session(orm.Session):
             " serves one at a time. Give each task a session of its own: 'async"
             " with db.aio.sessionmaker() as session'."
         )
+
+    def _note_stream(self, result: Any) -> None:
+        """Note that the current task is about to fetch the rows of a result."""
+        self._stream = weakref.ref(result._real_result), asyncio.current_task()
+
+    def _streaming_task(self) -> asyncio.Task[Any] | None:
+        """Return the task that is not yet done with a stream."""
+        assert self._stream is not None
+        reference, task = self._stream
+        result = reference()
+        is_open = result is not None and not result._soft_closed
+        if is_open and task is not None and not task.done():
+            return task
+        self._stream = None
+        return None
 
     def _vacate(self) -> bool:
         """Note that the session is free again.
