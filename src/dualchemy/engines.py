@@ -173,7 +173,7 @@ class Engines:
         if engines is not None:
             await engines.dispose()
 
-    def leave_to_parent(self) -> None:
+    def leave_to_parent(self) -> None:  # pragma: no cover - in a child process
         """In a forked process, let go of the connections of the parent, whose sockets
         both now hold, without a word to the server.
         """
@@ -275,12 +275,12 @@ which could tell the server.
 """
 
 
-def keep_for_parent(thing: object) -> None:
+def keep_for_parent(thing: object) -> None:  # pragma: no cover - in a child process
     """In a forked process, keep what is the parent's, and is not to be closed here."""
     _of_parent.append(thing)
 
 
-def _after_fork() -> None:
+def _after_fork() -> None:  # pragma: no cover - in a child process
     for engines in tuple(_all_engines):
         engines.leave_to_parent()
 
@@ -400,7 +400,7 @@ class LoopEngines:
         for engine in tuple(self.map.made.values()):
             await greenlet_spawn(dispose, engine.sync_engine)
 
-    def leave_to_parent(self) -> None:
+    def leave_to_parent(self) -> None:  # pragma: no cover - in a child process
         """Close nothing when the loop ends, for a forked process has it from its parent,
         with the sockets.
         """

@@ -269,7 +269,7 @@ class EndedContext:
         return self._session._find_engines()[key]
 
 
-def _leave_transactions_to_parent() -> None:
+def _leave_transactions_to_parent() -> None:  # pragma: no cover - in a child process
     """In a forked process, have sessions begin anew: their connections are the parent's."""
     for session in tuple(_sessions.values()):
         if isinstance(session, Session) and session._transaction is not None:

@@ -68,7 +68,7 @@ class QuartFramework:
         app.shell_context_processor(processor)
 
 
-class EarlierQuartFramework(QuartFramework):
+class EarlierQuartFramework(QuartFramework):  # pragma: no cover - of a version
     """Quart before 0.23, where a request or websocket pushes an app context only if none
     of its app is active.
 
@@ -94,7 +94,7 @@ class EarlierQuartFramework(QuartFramework):
             _after(app, name, _sharing_request, aclose)
 
 
-def _sharing_request() -> Any:
+def _sharing_request() -> Any:  # pragma: no cover - of a version
     """Return the current request or websocket context if it has no app context."""
     for variable in (_cv_request, _cv_websocket):
         context = variable.get(None)
