@@ -415,6 +415,36 @@ class TestCommit:
             assert await site.db.session.scalar(count) == 1
 
     @pytest.mark.backends("postgresql", "postgresql-psycopg")
+    async def test_cancellation_is_put_off_to_its_end_and_no_further(
+        self, make_visited: Any
+    ) -> None:
+        """What a function of ``run_sync`` does after a commit is cancelled as ever."""
+        site: Site = await make_visited()
+        async with site.context():
+            for statement in SLOW_COMMITS:
+                await site.db.session.execute(text(statement))
+            await site.db.session.commit()
+
+        def commit_and_go_on(session: Any) -> None:
+            session.add(site.db.Visit(who="ada"))
+            session.commit()
+            session.execute(text("SELECT pg_sleep(20)"))
+
+        async def work() -> None:
+            async with site.context():
+                await site.db.session().run_sync(commit_and_go_on)
+
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0.15)
+        task.cancel()
+        async with asyncio.timeout(5):
+            await asyncio.wait([task])
+        assert task.cancelled()
+        async with site.context():
+            count = select(func.count()).select_from(site.db.Visit)
+            assert await site.db.session.scalar(count) == 1
+
+    @pytest.mark.backends("postgresql", "postgresql-psycopg")
     async def test_without_an_answer_does_not_hold_the_task_for_ever(
         self, make_visited: Any, monkeypatch: Any
     ) -> None:

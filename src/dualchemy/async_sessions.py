@@ -49,7 +49,9 @@ def _streaming(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _putting_off(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Have a method that commits go on to its end where the commit was cancelled."""
+    """Have a method that commits past the session, and nothing else, go on to its end
+    where the commit was cancelled.
+    """
 
     @wraps(method)
     async def until_the_end(*args: Any, **kwargs: Any) -> Any:
@@ -101,7 +103,7 @@ class AsyncSessionTransaction(sa_asyncio.AsyncSessionTransaction):
 def _guard(cls: type, session_of: Callable[[Any], AsyncSession], *names: str) -> None:
     for name in names:
         method = getattr(cls, name)
-        if name in {"commit", "run_sync", "__aexit__"}:
+        if cls is AsyncSessionTransaction and name in {"__aexit__", "commit"}:
             method = _putting_off(method)
         if name in {"stream", "stream_scalars"}:
             method = _streaming(method)

@@ -10,7 +10,7 @@ import asyncio
 import sqlite3
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import Context
 from functools import cache
 from time import monotonic
@@ -24,7 +24,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
 from .errors import ContextError
-from .shielding import finish
+from .shielding import finish, finish_commit
 
 T = TypeVar("T")
 
@@ -106,7 +106,9 @@ def keep_on_loop(
     :param records: Receives those that are made.
     """
 
-    def check() -> None:
+    @event.listens_for(engine, "checkout", insert=True)
+    @event.listens_for(engine, "do_connect", insert=True)
+    def check(*_: object) -> None:
         if asyncio._get_running_loop() is not loop:
             raise ContextError(
                 "An async engine was used on an event loop that is not its own. Take"
@@ -114,17 +116,9 @@ def keep_on_loop(
                 " another one."
             )
 
-    @event.listens_for(engine, "do_connect", insert=True)
-    def before_connecting(*_: object) -> None:
-        check()
-
     @event.listens_for(engine, "connect")
     def note(connection: Any, record: ConnectionPoolEntry) -> None:
         records.add(record)
-
-    @event.listens_for(engine, "checkout", insert=True)
-    def before_use(*_: object) -> None:
-        check()
 
 
 def connect_outside_contexts(engine: Engine) -> None:
@@ -164,17 +158,24 @@ def finish_what_was_sent(engine: Engine) -> None:
     statement, leaves that running, and its locks held.
     """
     dialect = engine.dialect
-    for name in ("do_commit", "do_commit_twophase", "do_ping", "do_terminate"):
-        setattr(dialect, name, _finished(getattr(dialect, name)))
+    for name, to_the_end in (
+        ("do_commit", finish_commit),
+        ("do_commit_twophase", finish_commit),
+        ("do_ping", finish),
+        ("do_terminate", finish),
+    ):
+        setattr(dialect, name, _finished(getattr(dialect, name), to_the_end))
     if dialect.driver == "psycopg":
         _finish_cancelling(engine)
         _skip_idle_rollbacks(engine)
 
 
-def _finished(function: Callable[..., T]) -> Callable[..., T]:
+def _finished(
+    function: Callable[..., T], to_the_end: Callable[..., Awaitable[T]]
+) -> Callable[..., T]:
     def in_a_task(*args: Any, **kwargs: Any) -> T:
         if in_greenlet():
-            return await_only(finish(greenlet_spawn(function, *args, **kwargs)))
+            return await_only(to_the_end(greenlet_spawn(function, *args, **kwargs)))
         return function(*args, **kwargs)  # The garbage collector terminates, too.
 
     return in_a_task

@@ -9,7 +9,6 @@ session has no scope, and its end costs one look-up.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -133,9 +132,7 @@ async def close_session(session: AsyncSession) -> None:
     try:
         await closing
     except asyncio.CancelledError as error:
-        with suppress(asyncio.CancelledError):  # one is enough
-            await finish(session.close())
-        cancel_again(error)
+        cancel_again(error)  # The session has closed the rest.
 
 
 async def _close_in_thread(session: orm.Session) -> None:

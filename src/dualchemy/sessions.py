@@ -25,6 +25,7 @@ from .errors import ConcurrentUseError
 from .lazy_loading import refuse_lazy_load
 from .routing import bind_key, shared_bind_key
 from .scope import current_registration, current_scope
+from .shielding import PutOff
 from .signals import Tracker
 
 if TYPE_CHECKING:
@@ -79,6 +80,16 @@ class Session(orm.Session):
         if engines is None or engines.ended:
             engines = self._engines = self._find_engines()
         return engines[bind_key(mapper, clause)]
+
+    def commit(self) -> None:
+        """Commit. On the async API a cancellation that meets the COMMIT is raised at the
+        end, when all is told and the connection given back.
+        """
+        if not self._proxied_by_async:
+            super().commit()
+            return
+        with PutOff():
+            super().commit()
 
     def close(self) -> None:
         """Close the session, and give its connections back.
@@ -160,12 +171,12 @@ class Session(orm.Session):
         """
         task = asyncio.current_task()
         user = self._used_by
-        if user is None and self._stream is not None:
+        if user is None:
             user = self._streaming_task()
-        if user is None or (user is task and self._used_by is None):
-            self._used_by = task
-            return True
-        if user is task:
+            if user is None or user is task:
+                self._used_by = task
+                return True
+        elif user is task:
             return False
         raise ConcurrentUseError(
             f"This AsyncSession is in use by another task, {user.get_name()!r}, and"
@@ -179,7 +190,8 @@ class Session(orm.Session):
 
     def _streaming_task(self) -> asyncio.Task[Any] | None:
         """Return the task that is not yet done with a stream."""
-        assert self._stream is not None
+        if self._stream is None:
+            return None
         reference, task = self._stream
         result = reference()
         is_open = result is not None and not result._soft_closed

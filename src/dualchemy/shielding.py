@@ -23,8 +23,33 @@ A server that went away without a word must not hold the task for longer.
 async def finish(coroutine: Coroutine[Any, Any, T]) -> T:
     """Await a coroutine to its end in a task of its own, whatever is cancelled.
 
-    :raises asyncio.CancelledError: at the end, if the caller was cancelled meanwhile;
-        within :class:`PutOff`, at the end of that.
+    :raises asyncio.CancelledError: at the end, if the caller was cancelled meanwhile.
+    """
+    task, cancelled = await _to_the_end(coroutine)
+    if cancelled is not None:
+        raise cancelled
+    return task.result()
+
+
+async def finish_commit(coroutine: Coroutine[Any, Any, T]) -> T:
+    """:func:`finish` a commit. Within :class:`PutOff` a cancellation is raised at the end
+    of that, if the commit succeeded.
+    """
+    task, cancelled = await _to_the_end(coroutine)
+    caller = asyncio.current_task()
+    if cancelled is not None:
+        failed = task.cancelled() or task.exception() is not None
+        if failed or caller not in _putting_off:
+            raise cancelled
+        _putting_off[caller] = cancelled
+    return task.result()
+
+
+async def _to_the_end(
+    coroutine: Coroutine[Any, Any, T],
+) -> tuple[asyncio.Task[T], CancelledError | None]:
+    """Return the task that is done, and the first cancellation of the caller, whose cause
+    is what went wrong in the task.
     """
     loop = asyncio.get_running_loop()
     caller = asyncio.current_task()
@@ -41,14 +66,9 @@ async def finish(coroutine: Coroutine[Any, Any, T]) -> T:
             cut_off = cut_off or loop.call_later(GRACE, task.cancel)
     if cut_off is not None:
         cut_off.cancel()
-    if cancelled is None:
-        return task.result()
-    if task.cancelled() or task.exception() is not None:
-        raise cancelled from None if task.cancelled() else task.exception()
-    if caller not in _putting_off:
-        raise cancelled
-    _putting_off[caller] = _putting_off[caller] or cancelled
-    return task.result()
+    if cancelled is not None and not task.cancelled():
+        cancelled.__cause__ = task.exception()
+    return task, cancelled
 
 
 _putting_off: dict[asyncio.Task[Any] | None, CancelledError | None] = {}
@@ -56,10 +76,10 @@ _putting_off: dict[asyncio.Task[Any] | None, CancelledError | None] = {}
 
 
 class PutOff:
-    """A block to whose end :func:`finish` puts off a cancellation.
+    """The end of a commit, to which :func:`finish_commit` puts a cancellation off.
 
-    What follows a commit, the telling of it and the release of the connection, is not
-    to be cut off in its stead.
+    What follows, the telling of it and the release of the connection, is not to be cut
+    off in its stead.
     """
 
     __slots__ = ("_is_inner", "_task")
