@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import flask
@@ -152,6 +154,19 @@ class TestEnd:
         assert loop.run_until_complete(close()) == 1
         loop.close()
         loop.close()  # which does nothing
+        assert not loops_of(site)
+
+    @pytest.mark.backends("sqlite")
+    def test_what_stood_in_for_close_before_is_called(
+        self, site: Site, new_loop: Any
+    ) -> None:
+        loop = new_loop()
+        called = []
+        loop.close = lambda: (called.append(loop), type(loop).close(loop))
+        loop.run_until_complete(ask(site))
+        loop.close()
+        assert called == [loop]
+        assert loop.is_closed()
         assert not loops_of(site)
 
     @pytest.mark.backends("sqlite")
@@ -454,3 +469,81 @@ def test_lost_connection_does_not_hinder_the_end(
 
     asyncio.run(work())
     assert opened() == 0
+
+
+class Proxy:
+    """Stands between an app and a server, in a thread of its own, and may fall silent."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._silent = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._sockets: list[socket.socket] = [self._listener]
+        self._start(self._accept)
+
+    def _start(self, target: Any, *args: Any) -> None:
+        threading.Thread(target=target, args=args).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self._path)
+            self._sockets += [client, server]
+            self._start(self._pass_on, client, server)
+            self._start(self._pass_on, server, client)
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                if not self._silent.is_set():
+                    target.sendall(data)
+        except OSError:
+            return
+
+    def fall_silent(self) -> None:
+        self._silent.set()
+
+    def close(self) -> None:
+        for each in self._sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+
+@pytest.mark.backends("postgresql", "postgresql-psycopg")
+def test_server_that_fell_silent_does_not_hold_the_end(
+    backend: Backend, make_sync_site: Any, monkeypatch: Any, server: Any
+) -> None:
+    """And no connection is left to the garbage collector."""
+    if not server.is_private:
+        pytest.skip("only the private server is known to listen on a socket file")
+    monkeypatch.setattr("dualchemy.engines.GRACE", 0.3)
+    url = make_url(backend.url)
+    proxy = Proxy(f"{url.query['host']}/.s.PGSQL.5432")
+    through = url.set(host="127.0.0.1", port=proxy.port, query={"sslmode": "disable"})
+    site = make_sync_site(
+        "flask",
+        SQLALCHEMY_DATABASE_URI=through.render_as_string(hide_password=False),
+        SQLALCHEMY_ENGINE_OPTIONS={"pool_size": 3},
+    )
+
+    async def work() -> None:
+        with site.app.app_context():
+            engine = site.db.aio.engine
+            for connection in [await engine.connect() for _ in range(3)]:
+                await connection.close()
+            proxy.fall_silent()
+
+    thread = threading.Thread(target=lambda: asyncio.run(work()))
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    left = [each for each in gc.get_objects() if isinstance(each, asyncio.Transport)]
+    assert all(each.is_closing() for each in left)
+    proxy.close()
+    gc.collect()

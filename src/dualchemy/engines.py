@@ -350,14 +350,13 @@ class LoopEngines:
         try:
             await self._close_sessions()
         finally:
-            for engine in tuple(self.map.made.values()):
-                try:
-                    async with asyncio.timeout(GRACE):
-                        await greenlet_spawn(
-                            close_all, engine.sync_engine, self._records
-                        )
-                except TimeoutError:
-                    await greenlet_spawn(terminate_all, self._records)
+            records = list(self._records)  # which disposing of a pool would let go of
+            try:
+                async with asyncio.timeout(GRACE):
+                    for engine in tuple(self.map.made.values()):
+                        await greenlet_spawn(close_all, engine.sync_engine, records)
+            except TimeoutError:
+                await greenlet_spawn(terminate_all, records)
 
     def hold(self, session: AsyncSession, context: object) -> None:
         """Hold a session until it is let go of, and close it if its app context is gone
