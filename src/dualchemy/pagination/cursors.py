@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from itsdangerous import BadData, Signer
-from itsdangerous.encoding import base64_decode, base64_encode
+from itsdangerous.encoding import base64_decode, base64_encode, want_bytes
+from itsdangerous.signer import SigningAlgorithm
 
 from ..errors import ConfigError
 from ..frameworks import secret_keys
@@ -28,6 +30,8 @@ from .ordering import Key
 
 FORMAT = 1
 """Part of every order's name: cursors of another release's format are out of date."""
+
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class CursorError(ValueError):
@@ -47,11 +51,11 @@ class Cursors:
     """The cursors of one order, in the current app.
 
     :param keys: The keys of the order.
-    :param dialect: The database, whose values they hold.
+    :param order: Its :func:`name <name_of>`.
     :raises ConfigError: if the app has no ``SECRET_KEY``.
     """
 
-    def __init__(self, keys: Sequence[Key], dialect: sa.Dialect) -> None:
+    def __init__(self, keys: Sequence[Key], order: str) -> None:
         secrets = secret_keys()
         if not secrets:
             raise ConfigError(
@@ -60,7 +64,7 @@ class Cursors:
                 " same: python -c 'import secrets; print(secrets.token_hex())'."
             )
         self._keys = keys
-        self._order = _name(keys, dialect)
+        self._order = order
         self._signer = _signer(secrets)
 
     def dump(self, place: Place) -> str:
@@ -75,8 +79,7 @@ class Cursors:
                 for value, key in zip(place.values, self._keys, strict=True)
             ]
         payload = [self._order, int(place.backwards), values]
-        text = json.dumps(payload, separators=(",", ":"))
-        return self._signer.sign(base64_encode(text)).decode()
+        return self._signer.sign(base64_encode(_to_json(payload))).decode()
 
     def load(self, cursor: str) -> Place:
         """Return the place of a cursor; the beginning, if it is empty.
@@ -102,19 +105,23 @@ class Cursors:
         return Place(decoded, bool(backwards))
 
 
+class _Sha256(SigningAlgorithm):
+    """HMAC with SHA-256 in one call, for a page is signed and checked in each request."""
+
+    def get_signature(self, key: bytes, value: bytes) -> bytes:
+        return hmac.digest(key, value, "sha256")
+
+
 @lru_cache(maxsize=16)
 def _signer(secrets: tuple[str | bytes, ...]) -> Signer:
-    keys: Any = secrets
-    return Signer(
-        keys,
-        salt="dualchemy.cursor",
-        key_derivation="hmac",
-        digest_method=hashlib.sha256,
-    )
+    keys = [
+        hmac.digest(want_bytes(key), b"dualchemy.cursor", "sha256") for key in secrets
+    ]
+    return Signer(keys, key_derivation="none", algorithm=_Sha256())
 
 
-def _name(keys: Sequence[Key], dialect: sa.Dialect) -> str:
-    """Return a short name of an order, the same in each process."""
+def name_of(keys: Sequence[Key], dialect: sa.Dialect) -> str:
+    """Return a short name of an order on a database, the same in each process."""
     parts = [f"{FORMAT} {dialect.name}"]
     for key in keys:
         direction = "desc" if key.descending else "asc"

@@ -46,7 +46,7 @@ class KeysetPagination(Linked, Generic[T]):
         max_per_page: int | None = 100,
         error_out: bool = True,
     ) -> None:
-        self._cursors = Cursors(seeker.keys, seeker.dialect)
+        self._cursors = Cursors(seeker.course.keys, seeker.course.name)
         self.per_page: int = read_per_page(per_page, max_per_page, error_out)
         """The largest number of items on a page."""
         place = _read_place(self._cursors, cursor, error_out)

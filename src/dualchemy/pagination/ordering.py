@@ -48,7 +48,19 @@ class _Sources:
 
 
 Columns: TypeAlias = list[Any]
-"""The ``column_descriptions`` of a statement, which take their time to make."""
+"""The columns of a statement, as :func:`columns_of` gives them."""
+
+
+def columns_of(select: Any) -> Columns:
+    """Return the ``column_descriptions`` of a statement. Those of one entity, the rule,
+    have the items ``entity`` and ``expr`` only, for the rest takes its time to make.
+    """
+    first, *others = select._raw_columns
+    if isinstance(first, sa.FromClause) and not others:
+        inspected = first._annotations.get("parententity")
+        if inspected is not None:
+            return [{"entity": inspected.entity, "expr": inspected.entity}]
+    return list(select.column_descriptions)
 
 
 def total_order(
@@ -56,7 +68,7 @@ def total_order(
 ) -> list[Key]:
     """Return the keys of a statement's order, made total.
 
-    :param columns: The statement's ``column_descriptions``.
+    :param columns: The statement's columns.
     :param nulls_are_high: Where the database puts NULL if nothing is said.
     :raises sqlalchemy.exc.ArgumentError: if a key cannot be compared with, or does not
         belong to the rows.
@@ -124,19 +136,25 @@ def _flatten(clauses: Iterable[Any]) -> Iterator[Any]:
             yield clause
 
 
+_MODIFIERS = {
+    operators.asc_op,
+    operators.desc_op,
+    operators.nulls_first_op,
+    operators.nulls_last_op,
+}
+
+
 def _key(
     clause: Any, select: sa.Select[Any], sources: _Sources, nulls_are_high: bool
 ) -> Key:
     descending, nulls_first = False, None
     while True:
-        modifier = getattr(clause, "modifier", None)
-        if modifier is operators.desc_op:
-            descending = True
-        elif modifier in {operators.nulls_first_op, operators.nulls_last_op}:
-            nulls_first = modifier is operators.nulls_first_op
-        elif modifier is not operators.asc_op and (
-            clause.__visit_name__ != "label_reference"
-        ):
+        if isinstance(clause, sa.UnaryExpression) and clause.modifier in _MODIFIERS:
+            if clause.modifier is operators.desc_op:
+                descending = True
+            elif clause.modifier is not operators.asc_op:
+                nulls_first = clause.modifier is operators.nulls_first_op
+        elif clause.__visit_name__ != "label_reference":
             break
         clause = clause.element
     expression = _resolve(clause, select, sources)
