@@ -12,6 +12,7 @@ from support.apps import FRAMEWORKS, Site, Sites
 from support.databases import DRIVERS, Backend, Databases, UnavailableError
 
 DATABASES = pytest.StashKey[Databases]()
+REPORTS = pytest.StashKey[list[dict[str, tuple[int, str]]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[DATABASES] = Databases(str(os.getpid()))
+    config.stash[REPORTS] = []
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -43,10 +45,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("framework", list(FRAMEWORKS))
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    # Only the workers of pytest-xdist have one; the main process hears it from them.
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["databases"] = session.config.stash[DATABASES].report()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[REPORTS].append(node.workeroutput.get("databases", {}))
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     terminalreporter.section("databases covered")
-    for line in config.stash[DATABASES].report():
-        terminalreporter.line(line)
+    reports = config.stash[REPORTS] or [config.stash[DATABASES].report()]
+    for name in Databases.NAMES:
+        found = [report[name] for report in reports if name in report]
+        count = sum(count for count, _ in found)
+        # One that no test of a worker asked for says so there.
+        _, server = max(found, default=(0, "no worker reported"))
+        terminalreporter.line(f"{name:20} {count:5} tests   {server}")
 
 
 @pytest.fixture

@@ -315,8 +315,8 @@ class Databases:
             if not isinstance(server, UnavailableError):
                 server.stop()
 
-    def report(self) -> Iterator[str]:
-        """Say which backends the run covered."""
+    def report(self) -> dict[str, tuple[int, str]]:
+        """Return how many tests used each backend, and what it is."""
         versions = {
             "sqlite": f"SQLite {sqlite3.sqlite_version}",
             "sqlite-memory": f"SQLite {sqlite3.sqlite_version}",
@@ -324,8 +324,7 @@ class Databases:
             "postgresql-psycopg": self._version(PostgreSQL),
             "mariadb": self._version(MariaDB),
         }
-        for name, count in self.tests.items():
-            yield f"{name:20} {count:5} tests   {versions[name]}"
+        return {name: (count, versions[name]) for name, count in self.tests.items()}
 
     def _version(self, kind: type[Any]) -> str:
         found = self._servers.get(kind)
