@@ -14,7 +14,7 @@ import dualchemy
 PACKAGE = Path(dualchemy.__file__).parent
 LAYERS = [
     {"__init__"},
-    {"flask", "quart"},
+    {"flask", "quart", "impersonation"},
     {"extension"},
     {"sync_api", "async_api"},
     {"models"},

@@ -12,6 +12,7 @@ from .errors import (
     PoolTimeoutError,
     UnknownBindKeyError,
 )
+from .impersonation import install_as_flask_sqlalchemy
 from .models import Model
 from .pagination import KeysetPagination, Pagination
 from .quart import SQLAlchemy
@@ -37,5 +38,6 @@ __all__ = [
     "UnknownBindKeyError",
     "before_models_committed",
     "get_recorded_queries",
+    "install_as_flask_sqlalchemy",
     "models_committed",
 ]

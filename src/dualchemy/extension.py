@@ -7,8 +7,9 @@ name; :mod:`dualchemy.flask` and :mod:`dualchemy.quart` tell type checkers which
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
-from functools import cached_property, wraps
+from functools import cache, cached_property, wraps
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -185,6 +186,17 @@ class Extension:
             f"{type(self).__name__!r} object has no attribute {name!r}"
         )
 
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """What ``isinstance`` sees besides the type: also Flask-SQLAlchemy's class, once
+        somebody imported that, for packages that check.
+        """
+        cls: Any = type(self)
+        genuine = getattr(sys.modules.get("flask_sqlalchemy"), "SQLAlchemy", None)
+        if not isinstance(genuine, type) or issubclass(cls, genuine):
+            return cls
+        return _class_of_both(cls, genuine)
+
     def __repr__(self) -> str:
         name = type(self).__name__
         context = current_context()
@@ -194,6 +206,14 @@ class Extension:
         first, *others = registration.config.binds.values()
         more = f" +{len(others)}" if others else ""
         return f"<{name} {show_url(first.url)}{more}>"
+
+
+@cache
+def _class_of_both(cls: Any, genuine: Any) -> type[Any]:
+    described = ("__module__", "__qualname__", "__doc__")
+    namespace = {name: getattr(cls, name) for name in described}
+    both: type[Any] = type(cls.__name__, (cls, genuine), namespace)
+    return both
 
 
 def _check_session_class(options: Mapping[str, Any]) -> None:

@@ -271,10 +271,11 @@ def _make_1x_base(
             raise ConfigError(
                 f"model_class: expected a class, got {type(model_class).__name__!r}."
             )
-        bases: Any = (model_class, ModelBehaviour)
+        is_own = model_class in (Model, ModelBehaviour)
+        bases: Any = ModelBehaviour if is_own else (model_class, ModelBehaviour)
         model = orm.declarative_base(
             metadata=metadatas.of(None),
-            cls=ModelBehaviour if model_class is Model else bases,
+            cls=bases,
             name="Model",
             metaclass=DefaultMetaNoName if disable_autonaming else DefaultMeta,
         )
