@@ -89,6 +89,20 @@ class TestEngines:
         )
         assert isinstance(caught.value, KeyError)
 
+    async def test_copy_is_a_dict_of_all(self, framework: str, make_site: Any) -> None:
+        binds = {"reports": "sqlite://"}
+        site = make_site(
+            framework,
+            SQLALCHEMY_DATABASE_URI="sqlite://",
+            SQLALCHEMY_BINDS=binds,
+        )
+        async with site.context():
+            engines = site.db.engines
+            copy = engines.copy()
+            assert copy == {None: site.db.engine, "reports": engines["reports"]}
+            copy["default"] = copy.pop(None)
+            assert list(engines) == [None, "reports"]
+
     async def test_without_a_default_bind(self, framework: str, make_site: Any) -> None:
         site = make_site(framework, SQLALCHEMY_BINDS={"reports": "sqlite://"})
         async with site.context():

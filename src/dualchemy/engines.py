@@ -98,6 +98,12 @@ class EngineMap(Mapping[str | None, E], Generic[E]):
     def __len__(self) -> int:
         return len(self._binds)
 
+    def copy(self) -> dict[str | None, E]:
+        """Return a dict of all engines, which may be changed. Flask-SQLAlchemy's
+        ``engines`` is a dict, and packages copy it.
+        """
+        return dict(self)
+
     def __repr__(self) -> str:
         urls = {key: show_url(bind.url) for key, bind in self._binds.items()}
         return f"<{type(self).__name__} {urls}>"
