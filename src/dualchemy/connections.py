@@ -250,7 +250,7 @@ class MemoryDatabase:
     def __init__(self) -> None:
         name = f"dualchemy-{uuid.uuid4().hex}"
         if sqlite3.sqlite_version_info >= (3, 36):
-            self.uri = f"file:/{name}?vfs=memdb"
+            self.uri: str = f"file:/{name}?vfs=memdb"
         else:
             self.uri = f"file:{name}?mode=memory&cache=shared"
         anchor = sqlite3.connect(self.uri, uri=True, check_same_thread=False)

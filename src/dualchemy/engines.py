@@ -124,7 +124,7 @@ class Engines:
         share_memory_connection: bool,
         instrument: Instrument | None = None,
     ) -> None:
-        self.binds = config.binds
+        self.binds: Mapping[str | None, Bind] = config.binds
         self._share_memory_connection = share_memory_connection
         self._instrument = instrument
         self._memory: dict[str | None, MemoryDatabase] = {}

@@ -77,7 +77,7 @@ class Extension:
         self.Table: type[Table] = make_table_class(self.metadatas)
         """A :class:`sqlalchemy.schema.Table` that takes a ``bind_key`` for metadata."""
 
-        self.sync = SyncAPI(self, self._session_options)
+        self.sync: SyncAPI = SyncAPI(self, self._session_options)
         """The sync API, in either framework and in scripts."""
 
         if app is not None:
@@ -287,17 +287,17 @@ class SQLAlchemy(Extension):
         """The engines of the current app by bind key."""
         return self._api().engines
 
-    get_engine = _forwarded("get_engine")
-    get_or_404 = _forwarded("get_or_404")
-    first_or_404 = _forwarded("first_or_404")
-    one_or_404 = _forwarded("one_or_404")
-    paginate = _forwarded("paginate")
-    paginate_keyset = _forwarded("paginate_keyset")
-    pages = _forwarded("pages")
-    create_all = _forwarded("create_all")
-    drop_all = _forwarded("drop_all")
-    reflect = _forwarded("reflect")
-    dispose = _forwarded("dispose")
+    get_engine: Callable[..., Any] = _forwarded("get_engine")
+    get_or_404: Callable[..., Any] = _forwarded("get_or_404")
+    first_or_404: Callable[..., Any] = _forwarded("first_or_404")
+    one_or_404: Callable[..., Any] = _forwarded("one_or_404")
+    paginate: Callable[..., Any] = _forwarded("paginate")
+    paginate_keyset: Callable[..., Any] = _forwarded("paginate_keyset")
+    pages: Callable[..., Any] = _forwarded("pages")
+    create_all: Callable[..., Any] = _forwarded("create_all")
+    drop_all: Callable[..., Any] = _forwarded("drop_all")
+    reflect: Callable[..., Any] = _forwarded("reflect")
+    dispose: Callable[..., Any] = _forwarded("dispose")
 
 
 class CurrentSession:

@@ -7,7 +7,7 @@ https://flask-sqlalchemy.readthedocs.io/en/stable/models/#defining-models
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -98,17 +98,23 @@ class NameMixin:
 
     metadata: ClassVar[sa.MetaData]
 
+    if TYPE_CHECKING:
+        __tablename__: Any  # as SQLAlchemy declares it: a name, or a declared_attr
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         if needs_table_name(cls):
-            cls.__tablename__ = table_name(cls.__name__)  # type: ignore[attr-defined]
+            cls.__tablename__ = table_name(cls.__name__)
         super().__init_subclass__(**kwargs)
         drop_missing_table(cls)
 
-    __table_cls__ = classmethod(make_table)
+    __table_cls__: ClassVar[Any] = classmethod(make_table)
 
 
 class NameMetaMixin(type):
     """Sets ``__tablename__`` on the models of a SQLAlchemy 1.x declarative base."""
+
+    if TYPE_CHECKING:
+        __tablename__: Any
 
     def __init__(
         cls,

@@ -56,7 +56,7 @@ class Scope:
     __slots__ = ("async_session", "db", "engines", "registration", "sync_session")
 
     def __init__(self, registration: Registration) -> None:
-        self.registration = registration
+        self.registration: Registration = registration
         self.db: Extension | None = registration.db
         """Whose sessions these are; ``None`` once they end."""
         self.sync_session: orm.Session | None = None
@@ -238,7 +238,7 @@ class _ContextRegistry(ScopedRegistry[Any]):
 
     def __init__(self, db: Extension, factory: Any) -> None:
         super().__init__(factory, current_context)
-        self.db = db
+        self.db: Extension = db
 
 
 class SyncRegistry(_ContextRegistry):

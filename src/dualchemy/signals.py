@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
 
-from blinker import Namespace
+from blinker import NamedSignal, Namespace
 from sqlalchemy import event, inspect, orm
 from sqlalchemy.util import await_only
 
@@ -27,10 +27,10 @@ __all__ = ["before_models_committed", "models_committed"]
 
 _signals = Namespace()
 
-before_models_committed = _signals.signal("before-models-committed")
+before_models_committed: NamedSignal = _signals.signal("before-models-committed")
 """Sent before the commit. What a receiver adds to the session is committed with it."""
 
-models_committed = _signals.signal("models-committed")
+models_committed: NamedSignal = _signals.signal("models-committed")
 """Sent after the commit. The session that committed can run no statement meanwhile; a
 new one can.
 """

@@ -64,7 +64,7 @@ class Seeker:
         columns = columns_of(select)
         dialect = _dialect(session, select)
         keys = total_order(select, columns, traits_of(dialect).nulls_are_high)
-        self.course = _course(tuple(keys), dialect)
+        self.course: Course = _course(tuple(keys), dialect)
         self._width = len(columns)
         self._is_grouped = bool(select._group_by_clauses)
         self._select = select.order_by(None).add_columns(*self.course.labels)
@@ -124,12 +124,12 @@ class Course:
 
     def __init__(self, keys: tuple[Key, ...], dialect: sa.Dialect) -> None:
         self.keys = keys
-        self.name = name_of(keys, dialect)
+        self.name: str = name_of(keys, dialect)
         """The same in each process."""
         self._traits = traits_of(dialect)
         forms = [forms_of(key.expression, dialect) for key in keys]
         self._comparable = [comparable for _, comparable in forms]
-        self.labels = [
+        self.labels: list[sa.Label[Any]] = [
             readable.label(f"dualchemy_key_{number}")
             for number, (readable, _) in enumerate(forms)
         ]

@@ -53,7 +53,7 @@ class Raw(sa.types.UserDefinedType[Any]):
     (``citext`` with ``VARCHAR``).
     """
 
-    cache_ok = True
+    cache_ok: bool | None = True
 
     def get_col_spec(self, **_: Any) -> str:
         raise NotImplementedError
