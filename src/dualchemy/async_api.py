@@ -7,7 +7,16 @@ crossing of SQLAlchemy's greenlet bridge.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    ParamSpec,
+    TypeVar,
+    TypeVarTuple,
+    Unpack,
+    overload,
+)
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -35,6 +44,8 @@ __all__ = ["AsyncAPI", "AsyncHelpers"]
 
 O = TypeVar("O", bound=object)
 T = TypeVar("T")
+TP = TypeVar("TP", bound=tuple[Any, ...])
+Ts = TypeVarTuple("Ts")
 R = TypeVar("R")
 P = ParamSpec("P")
 
@@ -133,7 +144,7 @@ class AsyncHelpers:
     @overload
     def first_or_404(
         self,
-        statement: sa.Select[T],  # type: ignore[type-var,unused-ignore]
+        statement: sa.Select[T, *Ts],  # type: ignore[type-arg,valid-type,unused-ignore]
         *,
         description: str | None = None,
     ) -> Coroutine[Any, Any, T]: ...
@@ -165,7 +176,7 @@ class AsyncHelpers:
     @overload
     def one_or_404(
         self,
-        statement: sa.Select[T],  # type: ignore[type-var,unused-ignore]
+        statement: sa.Select[T, *Ts],  # type: ignore[type-arg,valid-type,unused-ignore]
         *,
         description: str | None = None,
     ) -> Coroutine[Any, Any, T]: ...
@@ -193,10 +204,22 @@ class AsyncHelpers:
 
     @overload
     def paginate(
+        self, select: sa.Select[TP], **options: Unpack[PageOptions]
+    ) -> Coroutine[Any, Any, AsyncSelectPagination[sa.Row[TP]]]: ...
+
+    @overload
+    def paginate(
         self,
         select: sa.Select[T],  # type: ignore[type-var,unused-ignore]
         **options: Unpack[PageOptions],
     ) -> Coroutine[Any, Any, AsyncSelectPagination[T]]: ...
+
+    @overload
+    def paginate(
+        self,
+        select: sa.Select[*Ts],  # type: ignore[type-arg,valid-type,unused-ignore]
+        **options: Unpack[PageOptions],
+    ) -> Coroutine[Any, Any, AsyncSelectPagination[sa.Row[*Ts]]]: ...  # type: ignore[type-arg,valid-type,unused-ignore]
 
     @overload
     def paginate(
@@ -221,10 +244,22 @@ class AsyncHelpers:
 
     @overload
     def paginate_keyset(
+        self, select: sa.Select[TP], **options: Unpack[KeysetOptions]
+    ) -> Coroutine[Any, Any, KeysetPagination[sa.Row[TP]]]: ...
+
+    @overload
+    def paginate_keyset(
         self,
         select: sa.Select[T],  # type: ignore[type-var,unused-ignore]
         **options: Unpack[KeysetOptions],
     ) -> Coroutine[Any, Any, KeysetPagination[T]]: ...
+
+    @overload
+    def paginate_keyset(
+        self,
+        select: sa.Select[*Ts],  # type: ignore[type-arg,valid-type,unused-ignore]
+        **options: Unpack[KeysetOptions],
+    ) -> Coroutine[Any, Any, KeysetPagination[sa.Row[*Ts]]]: ...  # type: ignore[type-arg,valid-type,unused-ignore]
 
     @overload
     def paginate_keyset(
@@ -246,11 +281,24 @@ class AsyncHelpers:
 
     @overload
     def pages(
+        self, select: sa.Select[TP], *, per_page: int = 1000
+    ) -> AsyncIterator[list[sa.Row[TP]]]: ...
+
+    @overload
+    def pages(
         self,
         select: sa.Select[T],  # type: ignore[type-var,unused-ignore]
         *,
         per_page: int = 1000,
     ) -> AsyncIterator[list[T]]: ...
+
+    @overload
+    def pages(
+        self,
+        select: sa.Select[*Ts],  # type: ignore[type-arg,valid-type,unused-ignore]
+        *,
+        per_page: int = 1000,
+    ) -> AsyncIterator[list[sa.Row[*Ts]]]: ...  # type: ignore[type-arg,valid-type,unused-ignore]
 
     @overload
     def pages(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack, overload
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -30,6 +30,10 @@ __all__ = ["SyncAPI", "SyncHelpers"]
 
 O = TypeVar("O", bound=object)
 T = TypeVar("T")
+# A statement over two columns is a Select[tuple[int, str]] in SQLAlchemy 2.0 and a
+# Select[int, str] in 2.1, and its rows likewise. On each, the other's overloads are void.
+TP = TypeVar("TP", bound=tuple[Any, ...])
+Ts = TypeVarTuple("Ts")
 
 
 class SyncHelpers:
@@ -113,10 +117,10 @@ class SyncHelpers:
     @overload
     def first_or_404(
         self,
-        statement: sa.Select[T],  # type: ignore[type-var,unused-ignore]
+        statement: sa.Select[T, *Ts],  # type: ignore[type-arg,valid-type,unused-ignore]
         *,
         description: str | None = None,
-    ) -> T: ...
+    ) -> T: ...  # type: ignore[type-var,unused-ignore]
 
     @overload
     def first_or_404(
@@ -145,10 +149,10 @@ class SyncHelpers:
     @overload
     def one_or_404(
         self,
-        statement: sa.Select[T],  # type: ignore[type-var,unused-ignore]
+        statement: sa.Select[T, *Ts],  # type: ignore[type-arg,valid-type,unused-ignore]
         *,
         description: str | None = None,
-    ) -> T: ...
+    ) -> T: ...  # type: ignore[type-var,unused-ignore]
 
     @overload
     def one_or_404(
@@ -173,10 +177,22 @@ class SyncHelpers:
 
     @overload
     def paginate(
+        self, select: sa.Select[TP], **options: Unpack[PageOptions]
+    ) -> SelectPagination[sa.Row[TP]]: ...
+
+    @overload
+    def paginate(
         self,
         select: sa.Select[T],  # type: ignore[type-var,unused-ignore]
         **options: Unpack[PageOptions],
     ) -> SelectPagination[T]: ...
+
+    @overload
+    def paginate(
+        self,
+        select: sa.Select[*Ts],  # type: ignore[type-arg,valid-type,unused-ignore]
+        **options: Unpack[PageOptions],
+    ) -> SelectPagination[sa.Row[*Ts]]: ...  # type: ignore[type-arg,valid-type,unused-ignore]
 
     @overload
     def paginate(
@@ -220,10 +236,22 @@ class SyncHelpers:
 
     @overload
     def paginate_keyset(
+        self, select: sa.Select[TP], **options: Unpack[KeysetOptions]
+    ) -> KeysetPagination[sa.Row[TP]]: ...
+
+    @overload
+    def paginate_keyset(
         self,
         select: sa.Select[T],  # type: ignore[type-var,unused-ignore]
         **options: Unpack[KeysetOptions],
     ) -> KeysetPagination[T]: ...
+
+    @overload
+    def paginate_keyset(
+        self,
+        select: sa.Select[*Ts],  # type: ignore[type-arg,valid-type,unused-ignore]
+        **options: Unpack[KeysetOptions],
+    ) -> KeysetPagination[sa.Row[*Ts]]: ...  # type: ignore[type-arg,valid-type,unused-ignore]
 
     @overload
     def paginate_keyset(
@@ -267,11 +295,24 @@ class SyncHelpers:
 
     @overload
     def pages(
+        self, select: sa.Select[TP], *, per_page: int = 1000
+    ) -> Iterator[list[sa.Row[TP]]]: ...
+
+    @overload
+    def pages(
         self,
         select: sa.Select[T],  # type: ignore[type-var,unused-ignore]
         *,
         per_page: int = 1000,
     ) -> Iterator[list[T]]: ...
+
+    @overload
+    def pages(
+        self,
+        select: sa.Select[*Ts],  # type: ignore[type-arg,valid-type,unused-ignore]
+        *,
+        per_page: int = 1000,
+    ) -> Iterator[list[sa.Row[*Ts]]]: ...  # type: ignore[type-arg,valid-type,unused-ignore]
 
     @overload
     def pages(

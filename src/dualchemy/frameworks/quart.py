@@ -120,5 +120,7 @@ def _after(
     setattr(app, name, teardown_and_close)
 
 
-Current: type[QuartFramework] = QuartFramework if _cv_request is None else EarlierQuartFramework
+Current: type[QuartFramework] = (
+    QuartFramework if _cv_request is None else EarlierQuartFramework
+)
 """What suits the installed Quart."""
