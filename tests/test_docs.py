@@ -1,4 +1,10 @@
-"""The programs in the README and the docs run as pasted."""
+"""What the README and the docs show runs, and says what they say it does.
+
+A block of Python is a program if it imports what it uses. Else it is a fragment, and runs
+after the page's last ``.. testsetup::`` above it, which readers do not see, in a coroutine
+if it awaits, and before the ``.. testcleanup::`` below it, if there is one. A ``text``
+block of the class ``raised`` is the error that the Python block above it ends with.
+"""
 
 from __future__ import annotations
 
@@ -6,53 +12,109 @@ import re
 import subprocess
 import sys
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PROGRAM = re.compile(r"^(import|from) ", re.MULTILINE)  # else it is a fragment
+IMPORT = re.compile(r"^(import|from) ", re.MULTILINE)
+BLOCK = re.compile(
+    r"""
+    ^(?P<indent>\ *)\.\.\ (?P<kind>testsetup|testcleanup|code-block)::\ *(?P<language>\w*)\n
+    (?:(?P=indent)\ {4}:class:\ (?P<class>\w+)\n)?
+    \n
+    (?P<body>(?:(?P=indent)\ {4}.*\n|\n)+)
+    """,
+    re.MULTILINE | re.VERBOSE,
+)
+RUN = """
+import ast, asyncio, inspect, pathlib, sys
+
+path = sys.argv[1]
+text = pathlib.Path(path).read_text()
+code = compile(text, path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+if code.co_flags & inspect.CO_COROUTINE:
+    asyncio.run(eval(code, globals()))
+else:
+    exec(code, globals())
+"""
 
 
-def programs() -> list[tuple[str, str]]:
-    found = []
-    text = (ROOT / "README.md").read_text()
-    for number, code in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL)):
-        found.append((f"README-{number}", code))
-    for path in sorted((ROOT / "docs").glob("*.rst")):
-        blocks = re.findall(
-            r"\.\. code-block:: python\n\n((?:    .*\n|\n)+)", path.read_text()
+@dataclass
+class Snippet:
+    """A block of Python, with what it needs around it."""
+
+    name: str
+    code: str
+    setup: str = ""
+    cleanup: str = ""
+    error: str = ""
+    """The error that it ends with, as a traceback shows it; white space may differ."""
+
+    def run(self, folder: Path) -> None:
+        program = folder / "program.py"
+        program.write_text("\n".join([self.setup, self.code, self.cleanup]))
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", RUN, program],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
         )
-        for number, block in enumerate(blocks):
-            code = textwrap.dedent(block)
-            if PROGRAM.search(code):
-                found.append((f"{path.stem}-{number}", code))
+        if not self.error:
+            assert done.returncode == 0, done.stderr
+            return
+        assert done.returncode == 1, "no error"
+        shown = " ".join(self.error.split())
+        assert shown in " ".join(done.stderr.split()), done.stderr
+
+
+def snippets_of(page: Path) -> list[Snippet]:
+    found: list[Snippet] = []
+    setup = ""
+    for block in BLOCK.finditer(page.read_text()):
+        body = textwrap.dedent(block["body"])
+        if block["kind"] == "testsetup":
+            setup = body
+        elif block["kind"] == "testcleanup":
+            found[-1].cleanup = body
+        elif block["class"] == "raised":
+            found[-1].error = body
+        elif block["language"] == "python":
+            name = f"{page.stem}-{len(found)}"
+            before = "" if IMPORT.search(body) else setup
+            found.append(Snippet(name, body, before))
     return found
 
 
-PROGRAMS = programs()
+def readme_programs() -> list[Snippet]:
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return [Snippet(f"README-{number}", code) for number, code in enumerate(blocks)]
 
 
-def test_there_are_programs() -> None:
-    assert len(PROGRAMS) >= 9
+README = readme_programs()
+SNIPPETS = README + [
+    snippet
+    for page in sorted((ROOT / "docs").glob("*.rst"))
+    for snippet in snippets_of(page)
+]
 
 
-@pytest.mark.parametrize("code", [c for _, c in PROGRAMS], ids=[n for n, _ in PROGRAMS])
-def test_program_runs(code: str, tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(code)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", program],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+def test_there_are_snippets_with_and_without_errors() -> None:
+    assert len(README) == 2
+    assert len([each for each in SNIPPETS if each.error]) > 20
+    assert len([each for each in SNIPPETS if not each.error]) > 40
 
 
-@pytest.mark.parametrize("name", ["README-0", "README-1"])
-def test_readme_example_serves(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=[each.name for each in SNIPPETS])
+def test_snippet_runs(snippet: Snippet, tmp_path: Path) -> None:
+    snippet.run(tmp_path)
+
+
+@pytest.mark.parametrize("snippet", README, ids=[each.name for each in README])
+def test_readme_example_serves(snippet: Snippet, tmp_path: Path) -> None:
     """A visit to the app that the README shows, with its framework's test client."""
     visit = """
 import asyncio, inspect
@@ -74,14 +136,14 @@ async def main():
 
 asyncio.run(main())
 """
-    test_program_runs(dict(PROGRAMS)[name] + visit, tmp_path)
+    Snippet(snippet.name, snippet.code, cleanup=visit).run(tmp_path)
 
 
 def test_documented_keys_are_the_ones_that_are_read() -> None:
     source = (ROOT / "src" / "dualchemy" / "config.py").read_text()
     documented = (ROOT / "docs" / "configuration.rst").read_text()
     assert set(re.findall(r"SQLALCHEMY_[A-Z_]+", source)) == set(
-        re.findall(r"^``(SQLALCHEMY_[A-Z_]+)``", documented, re.MULTILINE)
+        re.findall(r"^\.\. confval:: (SQLALCHEMY_[A-Z_]+)$", documented, re.MULTILINE)
     )
 
 

@@ -277,7 +277,7 @@ class Pagination(BasePagination[T]):
 
 
 class AsyncPagination(BasePagination[T]):
-    """A page on the async API: as :class:`Pagination`, with ``prev`` and ``next``
+    """A page on the async API: as :class:`.Pagination`, with ``prev`` and ``next``
     awaited.
     """
 
