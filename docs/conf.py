@@ -33,7 +33,10 @@ if tags.has("online"):  # noqa: F821 - Sphinx defines it
     }
 nitpicky = True
 nitpick_ignore_regex = [
-    (r"py:.*", r"(asyncio|blinker|collections|flask|quart|sqlalchemy|time|werkzeug)\..*"),
+    (
+        r"py:.*",
+        r"(asyncio|blinker|collections|flask|quart|sqlalchemy|time|werkzeug)\..*",
+    ),
     # Names of annotations that are not evaluated, and type variables.
     (r"py:class", r"AsyncAttrs\._AsyncAttrGetitem|Flask|Quart|sa\.MetaData"),
     (r"py:(class|obj)", r"(dualchemy\.[\w.]+\.)?(O|T|TP|Ts)"),

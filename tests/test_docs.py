@@ -9,13 +9,13 @@ block of the class ``raised`` is the error that the Python block above it ends w
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.snippets import Runner
 
 ROOT = Path(__file__).parent.parent
 IMPORT = re.compile(r"^(import|from) ", re.MULTILINE)
@@ -28,17 +28,6 @@ BLOCK = re.compile(
     """,
     re.MULTILINE | re.VERBOSE,
 )
-RUN = """
-import ast, asyncio, inspect, pathlib, sys
-
-path = sys.argv[1]
-text = pathlib.Path(path).read_text()
-code = compile(text, path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-if code.co_flags & inspect.CO_COROUTINE:
-    asyncio.run(eval(code, globals()))
-else:
-    exec(code, globals())
-"""
 
 
 @dataclass
@@ -52,22 +41,12 @@ class Snippet:
     error: str = ""
     """The error that it ends with, as a traceback shows it; white space may differ."""
 
-    def run(self, folder: Path) -> None:
-        program = folder / "program.py"
-        program.write_text("\n".join([self.setup, self.code, self.cleanup]))
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", RUN, program],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if not self.error:
-            assert done.returncode == 0, done.stderr
-            return
-        assert done.returncode == 1, "no error"
-        shown = " ".join(self.error.split())
-        assert shown in " ".join(done.stderr.split()), done.stderr
+    def check(self, runner: Runner, folder: Path) -> None:
+        """Run it, and see that it ends as the reader is told."""
+        code = f"{self.setup}\n{self.code}\n{self.cleanup}"
+        status, output = runner.run(code, folder)
+        assert status == bool(self.error), output
+        assert " ".join(self.error.split()) in " ".join(output.split()), output
 
 
 def snippets_of(page: Path) -> list[Snippet]:
@@ -102,6 +81,12 @@ SNIPPETS = README + [
 ]
 
 
+@pytest.fixture(scope="module")
+def runner() -> Iterator[Runner]:
+    with Runner() as runner:
+        yield runner
+
+
 def test_there_are_snippets_with_and_without_errors() -> None:
     assert len(README) == 2
     assert len([each for each in SNIPPETS if each.error]) > 20
@@ -109,12 +94,14 @@ def test_there_are_snippets_with_and_without_errors() -> None:
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=[each.name for each in SNIPPETS])
-def test_snippet_runs(snippet: Snippet, tmp_path: Path) -> None:
-    snippet.run(tmp_path)
+def test_snippet_runs(snippet: Snippet, runner: Runner, tmp_path: Path) -> None:
+    snippet.check(runner, tmp_path)
 
 
 @pytest.mark.parametrize("snippet", README, ids=[each.name for each in README])
-def test_readme_example_serves(snippet: Snippet, tmp_path: Path) -> None:
+def test_readme_example_serves(
+    snippet: Snippet, runner: Runner, tmp_path: Path
+) -> None:
     """A visit to the app that the README shows, with its framework's test client."""
     visit = """
 import asyncio, inspect
@@ -136,7 +123,7 @@ async def main():
 
 asyncio.run(main())
 """
-    Snippet(snippet.name, snippet.code, cleanup=visit).run(tmp_path)
+    Snippet(snippet.name, snippet.code, cleanup=visit).check(runner, tmp_path)
 
 
 def test_documented_keys_are_the_ones_that_are_read() -> None:

@@ -18,7 +18,13 @@ from sqlalchemy.util import ScopedRegistry
 from .config import Config
 from .engines import Engines, LoopEngines
 from .errors import ContextError
-from .frameworks import AppContext, Framework, current_context, is_pushed
+from .frameworks import (
+    AppContext,
+    Framework,
+    current_context,
+    is_pushed,
+    load_quart,
+)
 from .shielding import cancel_again, finish
 
 if TYPE_CHECKING:
@@ -150,6 +156,8 @@ def current_registration(db: Extension) -> Registration:
         not initialised on.
     """
     context = current_context()
+    if context is None and load_quart():
+        context = current_context()  # of an app that no init_app has seen
     if context is None:
         raise ContextError(
             "Working outside of application context: 'db.session', the engines and"

@@ -27,6 +27,7 @@ __all__ = [
     "current_request",
     "framework_of",
     "is_pushed",
+    "load_quart",
     "secret_keys",
 ]
 
@@ -41,15 +42,25 @@ def framework_of(app: Any) -> Framework:
     for framework in _loaded:
         if framework.owns(app):
             return framework
-    # An application can only be Quart's if its own module has imported Quart.
-    if sys.modules.get("quart") is not None and len(_loaded) == 1:
-        from . import quart
-
-        _loaded.append(quart.Current())
+    if load_quart():
         return framework_of(app)
     raise TypeError(
         f"init_app: expected a Flask or Quart application, got {type(app).__name__!r}."
     )
+
+
+def load_quart() -> bool:
+    """Know of Quart from now on, if the application uses it.
+
+    :return: Whether that is news.
+    """
+    # An application can only be Quart's if its own module has imported Quart.
+    if sys.modules.get("quart") is None or len(_loaded) > 1:
+        return False
+    from . import quart
+
+    _loaded.append(quart.Current())
+    return True
 
 
 def current_framework() -> Framework | None:
