@@ -38,7 +38,7 @@ nitpick_ignore_regex = [
         r"(asyncio|blinker|collections|flask|quart|sqlalchemy|time|werkzeug)\..*",
     ),
     # Names of annotations that are not evaluated, and type variables.
-    (r"py:class", r"AsyncAttrs\._AsyncAttrGetitem|Flask|Quart|sa\.MetaData"),
+    (r"py:class", r"AsyncAttrs\._AsyncAttrGetitem|Extension|Flask|Quart|sa\.MetaData"),
     (r"py:(class|obj)", r"(dualchemy\.[\w.]+\.)?(O|T|TP|Ts)"),
 ]
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import sys
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -268,6 +270,33 @@ async def test_libpq_parameters_work_on_both_apis(
     async with site.context():
         for engine in (site.db.sync.engine, site.db.aio.engine):
             assert await execute(engine, "SHOW application_name") == [("shop",)]
+
+
+@pytest.mark.backends("postgresql")
+async def test_options_for_pgbouncer_prepare_no_statement_under_a_fixed_name(
+    framework: str, backend: Backend, make_site: Any
+) -> None:
+    """The options that docs/deploying.rst shows."""
+    site = make_site(
+        framework,
+        SQLALCHEMY_DATABASE_URI=backend.url,
+        SQLALCHEMY_ENGINE_OPTIONS={
+            "async": {
+                "connect_args": {
+                    "statement_cache_size": 0,
+                    "prepared_statement_cache_size": 0,
+                    "prepared_statement_name_func": lambda: f"__asyncpg_{uuid4()}__",
+                }
+            },
+            "sync": {"connect_args": {"prepare_threshold": None}},
+        },
+    )
+    async with site.context(), site.session() as session:
+        for _ in range(6):  # psycopg prepares what it sees for the fifth time
+            await resolve(session.execute(text("SELECT 1")))
+        prepared = text("SELECT name FROM pg_prepared_statements")
+        names = (await resolve(session.execute(prepared))).scalars().all()
+    assert [name for name in names if not re.search(r"_[0-9a-f]{8}-", name)] == []
 
 
 @pytest.mark.backends("sqlite", "sqlite-memory")
