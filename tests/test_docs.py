@@ -18,6 +18,9 @@ import pytest
 from support.readme import VISIT, examples
 from support.snippets import Runner
 
+import dualchemy
+from dualchemy import DualchemyError
+
 ROOT = Path(__file__).parent.parent
 IMPORT = re.compile(r"^(import|from) ", re.MULTILINE)
 BLOCK = re.compile(
@@ -106,6 +109,20 @@ def test_documented_keys_are_the_ones_that_are_read() -> None:
     assert set(re.findall(r"SQLALCHEMY_[A-Z_]+", source)) == set(
         re.findall(r"^\.\. confval:: (SQLALCHEMY_[A-Z_]+)$", documented, re.MULTILINE)
     )
+
+
+@pytest.mark.parametrize("name", dualchemy.__all__)
+def test_every_public_name_is_in_the_reference(name: str) -> None:
+    reference = (ROOT / "docs" / "api.rst").read_text()
+    assert re.search(rf"^\.\. auto\w+:: (\w+\.)*{name}\b", reference, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "name", [each.__name__ for each in DualchemyError.__subclasses__()]
+)
+def test_every_exception_is_shown(name: str) -> None:
+    shown = [each.error for each in SNIPPETS if each.name.startswith("errors-")]
+    assert any(f".{name}: " in error for error in shown)
 
 
 def test_every_feature_in_a_table_has_a_test() -> None:
