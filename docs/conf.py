@@ -19,6 +19,7 @@ autodoc_preserve_defaults = True
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 default_role = "code"
+toc_object_entries_show_parents = "hide"
 
 # References to other projects. Their inventories would have to be fetched, so they are
 # links only where the builder says that there is a network: sphinx-build -t online.
@@ -46,3 +47,5 @@ html_theme = "flask"
 html_sidebars = {"**": ["localtoc.html", "relations.html", "searchbox.html"]}
 html_title = f"Dualchemy {version}"
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["docs.css"]
