@@ -117,7 +117,7 @@ async def make_site(sites: Sites) -> AsyncIterator[Callable[..., Site]]:
 
 @pytest.fixture
 def make_sync_site(sites: Sites) -> Iterator[Callable[..., Site]]:
-    """:func:`make_site` for a Flask app and event loops that the test runs itself."""
+    """:func:`make_site` for event loops that the test runs itself."""
     yield sites.make
     sites.dispose_sync()
 

@@ -24,6 +24,7 @@ LAYERS = [
     {"signals", "recording"},
     {"scope"},
     {"engines", "pagination", "naming"},
+    {"cli"},
     {"config", "connections", "lazy_loading", "awaiting", "routing", "frameworks"},
     {"pools", "shielding"},
     {"urls"},

@@ -129,9 +129,7 @@ class Sites:
                 await site.db.aio.dispose()
 
     def dispose_sync(self) -> None:
-        for site in self._made:
-            with site.app.app_context():
-                site.db.sync.dispose()
+        asyncio.run(self.dispose())
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from typing import Any, NoReturn
 
+import click
 import werkzeug.exceptions
 from werkzeug.sansio.request import Request
 
@@ -22,6 +23,7 @@ __all__ = [
     "CloseScopeAsync",
     "Framework",
     "abort",
+    "app_of_command",
     "current_context",
     "current_framework",
     "current_request",
@@ -39,14 +41,27 @@ def framework_of(app: Any) -> Framework:
 
     :raises TypeError: if it is neither a Flask nor a Quart application.
     """
+    load_quart()
     for framework in _loaded:
         if framework.owns(app):
             return framework
-    if load_quart():
-        return framework_of(app)
     raise TypeError(
         f"init_app: expected a Flask or Quart application, got {type(app).__name__!r}."
     )
+
+
+def app_of_command(command: click.Context) -> tuple[Framework, Any] | None:
+    """Return the application that a command is run for: of the command line, else of the
+    active app context; ``None`` if there is neither.
+    """
+    load_quart()
+    for framework in _loaded:
+        app = framework.app_of_command(command)
+        if app is not None:
+            return framework, app
+    active = current_framework()
+    context = current_context()
+    return None if active is None or context is None else (active, context.app)
 
 
 def load_quart() -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, NoReturn, Protocol, TypeAlias
 
+import click
 from jinja2 import BaseLoader, ChoiceLoader, PackageLoader
 from werkzeug.sansio.request import Request
 
@@ -41,6 +43,16 @@ class Framework(Protocol):
 
     def abort(self, code: int, description: str | None = None) -> NoReturn:
         """Raise the HTTP exception for a status code."""
+        ...
+
+    def app_of_command(self, command: click.Context) -> Any:
+        """Return the app that a command of this framework's command line is of; ``None``
+        if it is of another.
+        """
+        ...
+
+    def app_context(self, app: Any) -> AbstractAsyncContextManager[Any]:
+        """Return a new app context."""
         ...
 
     def run_async(self, app: Any, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
+import click
 import flask
+import flask.cli
 from flask.globals import _cv_app
 from werkzeug.sansio.request import Request
 
@@ -32,6 +35,15 @@ class FlaskFramework:
 
     def abort(self, code: int, description: str | None = None) -> NoReturn:
         flask.abort(code, description=description)
+
+    def app_of_command(self, command: click.Context) -> Any:
+        info = command.find_object(flask.cli.ScriptInfo)
+        return None if info is None else info.load_app()
+
+    @asynccontextmanager
+    async def app_context(self, app: Any) -> AsyncIterator[None]:
+        with app.app_context():
+            yield
 
     def run_async(self, app: Any, function: Callable[..., Any]) -> Callable[..., Any]:
         wrapped: Callable[..., Any] = app.ensure_sync(function)

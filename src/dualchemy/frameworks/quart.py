@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from contextvars import Token
 from typing import Any, NoReturn
 
+import click
 import quart
+import quart.cli
 from quart.globals import _cv_app
 from werkzeug.sansio.request import Request
 
@@ -37,6 +40,14 @@ class QuartFramework:
 
     def abort(self, code: int, description: str | None = None) -> NoReturn:
         quart.abort(code, description=description)
+
+    def app_of_command(self, command: click.Context) -> Any:
+        info = command.find_object(quart.cli.ScriptInfo)
+        return None if info is None else info.load_app()
+
+    def app_context(self, app: Any) -> AbstractAsyncContextManager[Any]:
+        context: AbstractAsyncContextManager[Any] = app.app_context()
+        return context
 
     def run_async(self, app: Any, function: Callable[..., Any]) -> Callable[..., Any]:
         def refuse(*args: Any, **kwargs: Any) -> NoReturn:
