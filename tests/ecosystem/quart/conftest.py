@@ -10,7 +10,6 @@ from support.apps import Site
 from support.databases import Backend
 
 
-
 @pytest.fixture
 def site(backend: Backend, make_site: Callable[..., Any]) -> Site:
     """A Quart app with an empty database."""

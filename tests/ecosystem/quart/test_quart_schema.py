@@ -113,7 +113,12 @@ class Kind:
 
 def by_name(source: Any, target: type[Any]) -> Any:
     """What neither dataclasses nor attrs have."""
-    names = [field.name for field in (fields if hasattr(target, "__dataclass_fields__") else attrs.fields)(target)]  # noqa: E501
+    names = [
+        field.name
+        for field in (
+            fields if hasattr(target, "__dataclass_fields__") else attrs.fields
+        )(target)
+    ]
     values = {name: getattr(source, name) for name in names}
     if "items" in values:
         item = DataclassUser if target is DataclassPage else AttrsUser

@@ -9,7 +9,12 @@ from quart_session import Session
 from sqlalchemy.orm import Mapped, mapped_column
 from support.apps import Site
 
-pytestmark = pytest.mark.backends("sqlite", "postgresql")
+pytestmark = [
+    pytest.mark.backends("sqlite", "postgresql"),
+    pytest.mark.filterwarnings(
+        "ignore:Call to deprecated setex:DeprecationWarning:quart_session"
+    ),
+]
 
 
 async def test_cart(site: Site) -> None:
