@@ -106,7 +106,9 @@ class TestCommandLine:
         source = source.replace("APP", framework.capitalize())
         (tmp_path / "shop.py").write_text(source)
 
-        def start(*arguments: str) -> subprocess.Popen[str]:
+        def start(
+            *arguments: str, input: int = subprocess.DEVNULL
+        ) -> subprocess.Popen[str]:
             return subprocess.Popen(
                 [
                     sys.executable,
@@ -120,6 +122,7 @@ class TestCommandLine:
                 ],
                 cwd=tmp_path,
                 env={**os.environ, "DATABASE_URL": backend.url},
+                stdin=input,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -160,6 +163,19 @@ class TestCommandLine:
         out, error = process.communicate()
         assert (out, error.strip()) == ("tidying 2\n", "Aborted!")
         assert process.returncode == 1
+
+    def test_shell_has_db_and_the_models(self, start: Any) -> None:
+        process = start("shell", input=subprocess.PIPE)
+        out, error = process.communicate(
+            "db.sync.create_all()\n"
+            "db.sync.session.add(User(name='ada'))\n"
+            "db.sync.session.commit()\n"
+            "print('found', db.sync.get_or_404(User, 1).name)\n"
+        )
+        assert "found ada" in out
+        for wrong in ("Traceback", "Warning", "never closed"):
+            assert wrong not in error
+        assert process.returncode == 0
 
 
 def call(site: Site, how: str, function: Any, *arguments: str) -> Any:
