@@ -15,6 +15,8 @@ from support.apps import Site
 from wtforms import StringField, ValidationError
 from wtforms.validators import DataRequired
 
+from dualchemy import ConcurrentUseError
+
 pytestmark = pytest.mark.backends("sqlite", "postgresql")
 
 TEMPLATE = """<form method=post>{{ form.hidden_tag() }}{{ form.name() }}
@@ -77,3 +79,39 @@ async def test_form(site: Site) -> None:
     assert "<li>countess" in page
     assert 'value="countess"' in await (await client.get("/users/1")).get_data(True)
     assert (await client.post("/users", form={"name": "eve"})).status_code == 200
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_validators_run_side_by_side(site: Site, shared: bool) -> None:
+    """In tasks, so that each needs a session of its own."""
+    db = site.db
+
+    async def ask() -> None:
+        if shared:
+            await db.session.scalar(select(1))
+        else:
+            async with db.aio.sessionmaker() as session:
+                await session.scalar(select(1))
+
+    class TwoForm(QuartForm):
+        one = StringField()
+        two = StringField()
+
+        class Meta:
+            csrf = False
+
+        async def async_validators_one(self, field: StringField) -> None:
+            await ask()
+
+        async def async_validators_two(self, field: StringField) -> None:
+            await ask()
+
+    async with site.app.test_request_context(
+        "/", method="POST", form={"one": "1", "two": "2"}
+    ):
+        form = await TwoForm.create_form()
+        if shared:
+            with pytest.raises(ConcurrentUseError):
+                await form.validate_on_submit()
+        else:
+            assert await form.validate_on_submit()
