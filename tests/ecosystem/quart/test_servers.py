@@ -191,9 +191,9 @@ def test_serves_and_shuts_down(
         assert slow.result() == {"visits": 12}
 
     code = server.process.wait(30)
-    # Uvicorn raises the signal again; Quart says that it was asked to stop.
-    expected = {"uvicorn": -signal.SIGTERM, "quart run": 3}
-    assert code == expected.get(name, 0), server.output
+    # Uvicorn raises the signal again; Quart 0.23 says that it was asked to stop.
+    expected = {"uvicorn": [-signal.SIGTERM], "quart run": [0, 3]}
+    assert code in expected.get(name, [0]), server.output
     assert (server.folder / "stopped").exists()
     if backend.is_server:
         assert (server.folder / "left").read_text() == "0"
