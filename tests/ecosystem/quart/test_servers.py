@@ -123,8 +123,6 @@ class Server:
             base_url=f"http://127.0.0.1:{self.port}",
             timeout=30,
             trust_env=False,
-            # Hypercorn reports each connection that is kept when it reloads on 3.11.
-            headers={"Connection": "close"},
         )
 
     @property
