@@ -59,17 +59,26 @@ if TYPE_CHECKING:
     # Type checkers only: a Flask user without async views never imports these.
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+    from .testing.isolation import Isolation  # only a test has one
+
 E = TypeVar("E")
 
 Instrument = Callable[[Engine], None]
+Watcher = Callable[[Engine, Bind, API], None]
 
 
 class EngineMap(Mapping[str | None, E], Generic[E]):
     """Bind keys to engines; each engine is made when it is first asked for."""
 
-    def __init__(self, binds: Mapping[str | None, Bind], make: Callable[[Bind], E]):
+    def __init__(
+        self,
+        binds: Mapping[str | None, Bind],
+        make: Callable[[Bind], E],
+        tell: Callable[[E, Bind], None] = lambda engine, bind: None,
+    ) -> None:
         self._binds = binds
         self._make = make
+        self._tell = tell
         self.ended = False
         """Whether the event loop that the engines belonged to has ended."""
         self.made: dict[str | None, E] = {}
@@ -86,7 +95,9 @@ class EngineMap(Mapping[str | None, E], Generic[E]):
             if key not in self._binds:
                 raise UnknownBindKeyError(key, self._binds)
             if key not in self.made:
-                self.made[key] = self._make(self._binds[key])
+                bind = self._binds[key]
+                self.made[key] = self._make(bind)
+                self._tell(self.made[key], bind)
             return self.made[key]
 
     def __contains__(self, key: object) -> bool:
@@ -128,10 +139,15 @@ class Engines:
         self._share_memory_connection = share_memory_connection
         self._instrument = instrument
         self._memory: dict[str | None, MemoryDatabase] = {}
-        self.sync: EngineMap[Engine] = EngineMap(config.binds, self._make_sync)
+        self.sync: EngineMap[Engine] = EngineMap(
+            config.binds, self._make_sync, self._tell_of_sync
+        )
         self._loops: dict[asyncio.AbstractEventLoop, LoopEngines] = {}
         self._last: LoopEngines | None = None
         self._lock = threading.Lock()
+        self._watchers: list[Watcher] = []
+        self.isolation: Isolation | None = None
+        """That of a test, if there is one."""
         weakref.finalize(self, _dispose_all, self.sync.made)
         _all_engines.add(self)
 
@@ -157,7 +173,13 @@ class Engines:
                 self._loops.pop(gone).abandon()
             engines = self._loops.get(loop)
             if engines is None:
-                engines = LoopEngines(loop, self.binds, self._make_async, self._forget)
+                engines = LoopEngines(
+                    loop,
+                    self.binds,
+                    self._make_async,
+                    self._tell_of_async,
+                    self._forget,
+                )
                 self._loops[loop] = engines
             self._last = engines
             return engines
@@ -168,6 +190,44 @@ class Engines:
                 del self._loops[engines.loop]
             if self._last is engines:
                 self._last = None
+
+    def loop_of(self, engines: object) -> asyncio.AbstractEventLoop | None:
+        """Return the event loop whose engines these are, if it is there still."""
+        for loop, each in tuple(self._loops.items()):
+            if each.sync_map is engines and not loop.is_closed():
+                return loop
+        return None
+
+    def watch(self, watcher: Watcher) -> None:
+        """Call a function with each engine that there is, and from now on with each one
+        that is made.
+        """
+        self._watchers.append(watcher)
+        for bind, engine in self._made("sync"):
+            watcher(engine, bind, "sync")
+        for bind, engine in self._made("async"):
+            watcher(engine, bind, "async")
+
+    def unwatch(self, watcher: Watcher) -> None:
+        """Call a function no more."""
+        self._watchers.remove(watcher)
+
+    def _tell_of_sync(self, engine: Engine, bind: Bind) -> None:
+        for watcher in tuple(self._watchers):
+            watcher(engine, bind, "sync")
+
+    def _tell_of_async(self, engine: AsyncEngine, bind: Bind) -> None:
+        for watcher in tuple(self._watchers):
+            watcher(engine.sync_engine, bind, "async")
+
+    def _made(self, api: API) -> list[tuple[Bind, Engine]]:
+        if api == "sync":
+            return [(self.binds[key], each) for key, each in self.sync.made.items()]
+        return [
+            (self.binds[key], each.sync_engine)
+            for engines in tuple(self._loops.values())
+            for key, each in engines.map.made.items()
+        ]
 
     def dispose_sync(self) -> None:
         """Close the pooled connections of the sync engines."""
@@ -309,12 +369,13 @@ class LoopEngines:
         loop: asyncio.AbstractEventLoop,
         binds: Mapping[str | None, Bind],
         make: Callable[[Bind], AsyncEngine],
+        tell: Callable[[AsyncEngine, Bind], None],
         forget: Callable[[LoopEngines], None],
     ) -> None:
         self.loop = loop
         self._make = make
         self._records: weakref.WeakSet[ConnectionPoolEntry] = weakref.WeakSet()
-        self.map: EngineMap[AsyncEngine] = EngineMap(binds, self._make_on_loop)
+        self.map: EngineMap[AsyncEngine] = EngineMap(binds, self._make_on_loop, tell)
         self.sync_map: EngineMap[Engine] = EngineMap(
             binds, lambda bind: self.map[bind.key].sync_engine
         )

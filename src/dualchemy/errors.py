@@ -8,6 +8,7 @@
      ├── ContextError (RuntimeError)           the wrong app context, or none
      ├── ConcurrentUseError                    two tasks, one async session
      │     (sqlalchemy.exc.IllegalStateChangeError)
+     ├── IsolationError (RuntimeError)         a test's isolation cannot hold
      ├── LazyLoadError (MissingGreenlet)       touched, not loaded, on an async session
      ├── PoolTimeoutError (sqlalchemy.exc.TimeoutError)   no connection came free
      └── UnknownBindKeyError                   a bind key without a configured bind
@@ -25,6 +26,7 @@ from difflib import get_close_matches
 
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import (
+    DontWrapMixin,
     IllegalStateChangeError,
     MissingGreenlet,
     UnboundExecutionError,
@@ -36,6 +38,7 @@ __all__ = [
     "ConfigError",
     "ContextError",
     "DualchemyError",
+    "IsolationError",
     "LazyLoadError",
     "MissingDriverError",
     "PoolTimeoutError",
@@ -70,6 +73,10 @@ class ConcurrentUseError(DualchemyError, IllegalStateChangeError):
     """A second task used an async session while another awaited it. The first goes on
     undisturbed.
     """
+
+
+class IsolationError(DualchemyError, DontWrapMixin, RuntimeError):
+    """Something cannot be isolated from other connections; see :mod:`dualchemy.testing`."""
 
 
 class LazyLoadError(DualchemyError, MissingGreenlet):

@@ -165,10 +165,14 @@ def current_registration(db: Extension) -> Registration:
             " in 'with app.app_context():' (Flask) or 'async with app.app_context():'"
             " (Quart)."
         )
-    return _registration_on(context.app, db)
+    return registration_on(context.app, db)
 
 
-def _registration_on(app: Any, db: Extension) -> Registration:
+def registration_on(app: Any, db: Extension) -> Registration:
+    """Return what ``db.init_app`` left on an app.
+
+    :raises ContextError: if it was not called on it.
+    """
     registration: Registration | None = app.extensions.get(EXTENSION)
     if registration is None or registration.db is not db:
         other = (
@@ -182,6 +186,21 @@ def _registration_on(app: Any, db: Extension) -> Registration:
             " multiple 'SQLAlchemy' instances?"
         )
     return registration
+
+
+def registration_of(db: Extension, app: Any = None) -> Registration:
+    """Return what ``db.init_app`` left on an app, or on the current one if ``None``.
+
+    :raises ContextError: as :func:`current_registration`.
+    """
+    return current_registration(db) if app is None else registration_on(app, db)
+
+
+def loop_of(context: AppContext) -> asyncio.AbstractEventLoop | None:
+    """Return the event loop of a context's async session, if it has one."""
+    scope: Scope | None = getattr(context, _SLOT, None)
+    engines = None if scope is None or scope.async_session is None else scope.engines
+    return None if engines is None else engines.loop
 
 
 def _existing_scope() -> Scope | None:
