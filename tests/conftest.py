@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.apps import FRAMEWORKS, Site, Sites
+from support.apps import FRAMEWORKS, Site, Sites, resolve
 from support.databases import DRIVERS, Backend, Databases, UnavailableError
+from support.isolation import Case
+
+pytest_plugins = ["dualchemy.testing.pytest_plugin"]
 
 DATABASES = pytest.StashKey[Databases]()
 REPORTS = pytest.StashKey[list[dict[str, tuple[int, str]]]]()
@@ -126,3 +129,14 @@ def make_sync_site(sites: Sites) -> Iterator[Callable[..., Site]]:
 def site(framework: str, backend: Backend, make_site: Callable[..., Site]) -> Site:
     """An app of each framework with an empty database of each backend."""
     return make_site(framework, SQLALCHEMY_DATABASE_URI=backend.url)
+
+
+@pytest.fixture
+async def case(site: Site, backend: Backend) -> AsyncIterator[Case]:
+    """A table with one row, named "before"."""
+    case = Case(site, backend)
+    async with site.context():
+        await resolve(site.api.create_all())
+    await case.add("before")
+    yield case
+    case.outsider.close()

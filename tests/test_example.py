@@ -11,16 +11,22 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 import websockets
+from conftest import DATABASES
 from examples.catalogue import flask_app, quart_app, seed
+from examples.catalogue.models import db
 from support.apps import serve
 from support.databases import Backend
+
+from dualchemy.urls import for_api
 
 MODULES = ["json", "textwrap", "string", "html", "bisect"]
 APPS = {"quart": quart_app.create_app, "flask": flask_app.create_app}
@@ -38,6 +44,7 @@ class Catalogue:
     """Both apps on one seeded database."""
 
     def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
         self.apps = {name: create(config) for name, create in APPS.items()}
         with self.apps["flask"].app_context():
             self.count = seed.fill(MODULES)
@@ -55,9 +62,60 @@ class Catalogue:
 
 @pytest.fixture
 def catalogue(backend: Backend) -> Any:
+    """A catalogue that the test may change."""
     made = Catalogue(config_for(backend))
     yield made
     made.dispose()
+
+
+@pytest.fixture(scope="session")
+def seeded(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Any:
+    """Make the catalogue of a backend, once for all tests."""
+    databases = request.config.stash[DATABASES]
+    made: dict[str, Catalogue] = {}
+
+    def catalogue_of(backend: Backend) -> Catalogue:
+        if backend.name not in made:
+            folder = tmp_path_factory.mktemp("catalogue")
+            url = databases.empty(backend.name, "catalogue", folder)
+            made[backend.name] = Catalogue(config_for(replace(backend, url=url)))
+        return made[backend.name]
+
+    yield catalogue_of
+    for each in made.values():
+        each.dispose()
+
+
+@pytest.fixture
+def isolated(request: pytest.FixtureRequest, backend: Backend, seeded: Any) -> Any:
+    """The catalogue of all tests, of which one app is isolated. Another connection sees
+    nothing of what it does.
+    """
+    catalogue = seeded(backend)
+    name = request.getfixturevalue("name")
+    before = content(catalogue)
+    with db.sync.isolation(catalogue.apps[name]):
+        yield catalogue
+        assert content(catalogue) == before
+    assert content(catalogue) == before
+
+
+def content(catalogue: Catalogue) -> dict[str, list[Any]]:
+    """Read all tables, past Dualchemy."""
+    url = sa.make_url(catalogue.config["SQLALCHEMY_BINDS"][None]["url"])
+    engine = sa.create_engine(for_api(url, "sync", "test"), poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        return {
+            table.name: [
+                *map(
+                    tuple,
+                    connection.execute(
+                        sa.text(f"SELECT * FROM {table.name} ORDER BY 1")
+                    ),
+                )
+            ]
+            for table in db.metadata.sorted_tables
+        }
 
 
 async def entry_id(client: httpx.AsyncClient, name: str) -> int:
@@ -67,9 +125,9 @@ async def entry_id(client: httpx.AsyncClient, name: str) -> int:
 
 @BACKENDS
 @pytest.mark.parametrize("name", APPS)
-async def test_a_visit(catalogue: Catalogue, name: str) -> None:
+async def test_a_visit(isolated: Catalogue, name: str) -> None:
     """Search, read, tag, and leave, change and delete a note."""
-    async with catalogue.client(name) as client:
+    async with isolated.client(name) as client:
         page = await client.get("/", params={"q": "json.dump", "kind": "function"})
         assert page.status_code == 200
         assert "json.dumps" in page.text
@@ -110,8 +168,8 @@ async def test_a_visit(catalogue: Catalogue, name: str) -> None:
 @pytest.mark.backends("sqlite", "postgresql")
 @pytest.mark.parametrize("name", APPS)
 class TestBadInput:
-    async def test_notes(self, catalogue: Catalogue, name: str) -> None:
-        async with catalogue.client(name) as client:
+    async def test_notes(self, isolated: Catalogue, name: str) -> None:
+        async with isolated.client(name) as client:
             url = f"/entries/{await entry_id(client, 'json')}"
             for data, message in (
                 ({"author": "", "body": "x"}, "Please give your name."),
@@ -146,16 +204,16 @@ class TestBadInput:
         "query",
         ["page=abc", "page=0", "page=-1", "page=99999", "page=" + "9" * 25, "page=%00"],
     )
-    async def test_pages(self, catalogue: Catalogue, name: str, query: str) -> None:
-        async with catalogue.client(name) as client:
+    async def test_pages(self, isolated: Catalogue, name: str, query: str) -> None:
+        async with isolated.client(name) as client:
             page = await client.get(f"/?{query}")
             assert page.status_code == 404
             assert "<h1>Not Found</h1>" in page.text
             answer = await client.get(f"/api/entries?{query}")
             assert (answer.status_code, answer.json()) == (404, {"error": "Not Found"})
 
-    async def test_searches(self, catalogue: Catalogue, name: str) -> None:
-        async with catalogue.client(name) as client:
+    async def test_searches(self, isolated: Catalogue, name: str) -> None:
+        async with isolated.client(name) as client:
             for text in (
                 "%",
                 "_",
@@ -174,8 +232,8 @@ class TestBadInput:
             found = (await client.get("/api/entries", params={"q": "100%"})).json()
             assert found["total"] == 0
 
-    async def test_what_is_not_there(self, catalogue: Catalogue, name: str) -> None:
-        async with catalogue.client(name) as client:
+    async def test_what_is_not_there(self, isolated: Catalogue, name: str) -> None:
+        async with isolated.client(name) as client:
             for method, path in (
                 *(("GET", "/entries/999999"), ("GET", "/notes/1/edit"), ("GET", "/x")),
                 *(("POST", "/notes/1/delete"), ("POST", "/entries/999999/tags")),
@@ -192,16 +250,16 @@ class TestBadInput:
 
 @pytest.mark.backends("sqlite")
 @pytest.mark.parametrize("name", APPS)
-async def test_paging(catalogue: Catalogue, name: str) -> None:
-    async with catalogue.client(name) as client:
+async def test_paging(isolated: Catalogue, name: str) -> None:
+    async with isolated.client(name) as client:
         first = (await client.get("/api/entries?per_page=7")).json()
-        assert first["total"] == catalogue.count
-        assert first["pages"] == -(-catalogue.count // 7)
+        assert first["total"] == isolated.count
+        assert first["pages"] == -(-isolated.count // 7)
         names = []
         for number in range(1, first["pages"] + 1):
             page = await client.get(f"/api/entries?per_page=7&page={number}")
             names += [entry["name"] for entry in page.json()["items"]]
-        assert len(set(names)) == catalogue.count
+        assert len(set(names)) == isolated.count
         page = await client.get("/?q=json&page=1")
         assert 'aria-current="page"' in page.text
         answer = await client.get("/api/entries?per_page=7&q=e")
@@ -212,8 +270,8 @@ async def test_paging(catalogue: Catalogue, name: str) -> None:
 
 @pytest.mark.backends("sqlite", "postgresql")
 @pytest.mark.parametrize("name", APPS)
-async def test_notes_are_turned_by_cursor(catalogue: Catalogue, name: str) -> None:
-    async with catalogue.client(name) as client:
+async def test_notes_are_turned_by_cursor(isolated: Catalogue, name: str) -> None:
+    async with isolated.client(name) as client:
         url = f"/entries/{await entry_id(client, 'json')}"
         for number in range(50):
             note = {"author": "Ada", "body": f"No. {number}."}
@@ -228,6 +286,23 @@ async def test_notes_are_turned_by_cursor(catalogue: Catalogue, name: str) -> No
         bad = await client.get(f"/entries/{await entry_id(client, 'json')}?cursor=x")
         assert bad.status_code == 400
         assert "Begin again at the first page." in bad.text
+
+
+@BACKENDS
+@pytest.mark.parametrize("name", ["quart"])
+async def test_note_appears_on_the_websocket(isolated: Catalogue, name: str) -> None:
+    async with isolated.client(name) as client:
+        live = await client.get("/live")
+        after = re.search(r'data-after="(\d+)" data-socket="([^"]+)"', live.text)
+        assert after is not None
+        base = client.base_url
+        url = f"ws://{base.host}:{base.port}{after[2]}?after={after[1]}"
+        async with websockets.connect(url, proxy=None) as socket:
+            path = f"/api/entries/{await entry_id(client, 'json')}/notes"
+            note = {"author": "Ada", "body": "Hello"}
+            made = await client.post(path, json=note)
+            shown = json.loads(await asyncio.wait_for(socket.recv(), 10))
+            assert shown["id"] == made.json()["id"]
 
 
 @BACKENDS

@@ -7,6 +7,7 @@ crossing of SQLAlchemy's greenlet bridge.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -21,6 +22,7 @@ from typing import (
 import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.ext import asyncio as sa_asyncio
+from sqlalchemy.util import greenlet_spawn
 
 from . import lookup, schema
 from .async_sessions import AsyncScopedSession, AsyncSession
@@ -35,10 +37,15 @@ from .pagination import (
     keyset_page,
     select_page,
 )
-from .scope import AsyncRegistry, current_registration, current_scope
+from .scope import AsyncRegistry, current_registration, current_scope, registration_of
+from .shielding import finish
 
 if TYPE_CHECKING:
+    from flask import Flask
+    from quart import Quart
+
     from .extension import Extension
+    from .testing.counting import Queries
 
 __all__ = ["AsyncAPI", "AsyncHelpers"]
 
@@ -353,6 +360,54 @@ class AsyncHelpers:
                     await connection.run_sync(getattr(metadata, operation))
 
         return HelperCall(f"db.{operation}", run())
+
+    @asynccontextmanager
+    async def isolation(self, app: Flask | Quart | None = None) -> AsyncIterator[None]:
+        """Isolate a test, as :meth:`.SyncAPI.isolation` does, on a connection of the
+        async driver and the running event loop.
+
+        The sync API reaches it from other threads only.
+
+        :param app: The current one if ``None``.
+        :raises IsolationError: if connections are in use; later, for what cannot be
+            isolated.
+        :raises ContextError: if there is no current app, or it is not one of ``db``.
+        """
+        from .testing.isolation import isolate
+
+        isolation = isolate(registration_of(self._db, app).engines, "async")
+        await greenlet_spawn(isolation.__enter__)
+        try:
+            yield
+        finally:
+            await finish(greenlet_spawn(isolation.__exit__, None, None, None))
+
+    def count_queries(
+        self, bind_key: schema.BindKeys = schema.ALL, *, app: Any = None
+    ) -> AbstractAsyncContextManager[Queries]:
+        """Capture the statements that an app's databases get in this block, in any
+        context, thread or task: ``async with db.aio.count_queries() as queries: ...``.
+
+        :param bind_key: A bind key or a list of them; all by default.
+        :param app: The app; the current one if ``None``.
+        :return: A list that grows while the block runs.
+        :raises ContextError: without ``app``, outside an app context.
+        :raises UnknownBindKeyError: if a key is not configured.
+        """
+        from .testing.counting import async_count_queries
+
+        return async_count_queries(self._db, bind_key, app)
+
+    def assert_queries(
+        self, count: int, bind_key: schema.BindKeys = schema.ALL, *, app: Any = None
+    ) -> AbstractAsyncContextManager[Queries]:
+        """:meth:`count_queries`, which must be so many at the end of the block.
+
+        :raises AssertionError: if they are not; it lists them.
+        """
+        from .testing.counting import async_assert_queries
+
+        return async_assert_queries(self._db, count, bind_key, app)
 
     def dispose(self) -> Coroutine[Any, Any, None]:
         """Close the pooled connections of the current app's async engines on this

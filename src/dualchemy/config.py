@@ -198,7 +198,7 @@ def _read_url(value: object, path: str) -> URL:
         case URL():
             url = value
         case str():
-            url = _parse_url(value, path)
+            url = parse_url(value, path)
         case Mapping():
             url = _assemble_url(value, path)
         case _:
@@ -208,7 +208,11 @@ def _read_url(value: object, path: str) -> URL:
     return url
 
 
-def _parse_url(value: str, path: str) -> URL:
+def parse_url(value: str, path: str) -> URL:
+    """Read a URL.
+
+    :raises ConfigError: if it is none; the message hides its password.
+    """
     try:
         return make_url(value)
     except (ArgumentError, ValueError):

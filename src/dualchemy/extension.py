@@ -297,6 +297,9 @@ class SQLAlchemy(Extension):
     create_all: Callable[..., Any] = _forwarded("create_all")
     drop_all: Callable[..., Any] = _forwarded("drop_all")
     reflect: Callable[..., Any] = _forwarded("reflect")
+    isolation: Callable[..., Any] = _forwarded("isolation")
+    count_queries: Callable[..., Any] = _forwarded("count_queries")
+    assert_queries: Callable[..., Any] = _forwarded("assert_queries")
     dispose: Callable[..., Any] = _forwarded("dispose")
 
 

@@ -109,12 +109,12 @@ def _append(execution: Any, hide_parameters: bool) -> None:
             parameters=None if hide_parameters else execution.parameters,
             start_time=start,
             end_time=end,
-            location=_location(context.app.import_name),
+            location=location_in(context.app.import_name),
         )
     )
 
 
-def _location(import_name: str) -> str:
+def location_in(import_name: str) -> str:
     """Find the innermost frame in the application's top-level package or module."""
     top = import_name.partition(".")[0]
     for frame in _frames():

@@ -23,11 +23,25 @@ def targets(
 
     :raises UnknownBindKeyError: if one is not configured.
     """
+    # An app whose binds all have names need not configure a default.
+    every = [key for key in metadatas if key in configured or metadatas[key].tables]
+    keys = bind_keys(configured, bind_key, every)
+    return [(key, metadatas.of(key)) for key in keys]
+
+
+def bind_keys(
+    configured: Collection[str | None],
+    bind_key: BindKeys,
+    every: Collection[str | None] | None = None,
+) -> list[str | None]:
+    """Return the bind keys that are meant.
+
+    :param every: What ``ALL`` stands for, if not for all that are configured.
+    :raises UnknownBindKeyError: if one is not configured.
+    """
+    keys: Collection[str | None]
     if bind_key == ALL:
-        # An app whose binds all have names need not configure a default.
-        keys: Sequence[str | None] = [
-            key for key in metadatas if key in configured or metadatas[key].tables
-        ]
+        keys = configured if every is None else every
     elif bind_key is None or isinstance(bind_key, str):
         keys = [bind_key]
     else:
@@ -35,4 +49,4 @@ def targets(
     for key in keys:
         if key not in configured:
             raise UnknownBindKeyError(key, configured)
-    return [(key, metadatas.of(key)) for key in keys]
+    return list(keys)

@@ -24,7 +24,7 @@ from .engines import keep_for_parent
 from .errors import ConcurrentUseError
 from .lazy_loading import refuse_lazy_load
 from .routing import bind_key, shared_bind_key
-from .scope import current_registration, current_scope
+from .scope import current_scope, registration_of
 from .shielding import PutOff
 from .signals import Tracker
 
@@ -45,13 +45,15 @@ class Session(orm.Session):
     ``session_options={"class_": ...}`` to :class:`.SQLAlchemy`.
 
     :param db: The extension object.
+    :param app: The app whose engines to use; the current one's if ``None``.
     :param kwargs: As for SQLAlchemy's ``Session``. With ``bind`` or ``binds`` given,
         they decide; that is how a session joins an external transaction.
     """
 
-    def __init__(self, db: Extension, **kwargs: Any) -> None:
+    def __init__(self, db: Extension, *, app: Any = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._db = db
+        self._app = app
         self._routed = not (kwargs.get("bind") or kwargs.get("binds"))
         self._proxied_by_async = False
         self._used_by: asyncio.Task[Any] | None = None
@@ -231,7 +233,7 @@ class Session(orm.Session):
             self._engines = EndedContext(self)
 
     def _find_engines(self) -> EngineMap[sa.Engine]:
-        engines = current_registration(self._db).engines
+        engines = registration_of(self._db, self._app).engines
         return engines.aio().sync_map if self._proxied_by_async else engines.sync
 
     async def __aenter__(self) -> NoReturn:

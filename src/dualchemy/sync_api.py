@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack, overload
 
 import sqlalchemy as sa
@@ -20,11 +21,15 @@ from .pagination import (
     keyset_page,
     select_page,
 )
-from .scope import SyncRegistry, current_registration
+from .scope import SyncRegistry, current_registration, registration_of
 from .sessions import ScopedSession, Session
 
 if TYPE_CHECKING:
+    from flask import Flask
+    from quart import Quart
+
     from .extension import Extension
+    from .testing.counting import Queries
 
 __all__ = ["SyncAPI", "SyncHelpers"]
 
@@ -364,6 +369,52 @@ class SyncHelpers:
         for key, metadata in schema.targets(self._db.metadatas, engines, bind_key):
             with engines[key].begin() as connection:
                 getattr(metadata, operation)(connection)
+
+    @contextmanager
+    def isolation(self, app: Flask | Quart | None = None) -> Iterator[None]:
+        """Isolate a test: what is done to the databases of an app while this lasts is
+        not seen by others, and gone at the end, committed or not.
+
+        Each bind has one connection meanwhile, of the sync driver, which sessions,
+        engines, requests, threads and the async API share. Isolations can be nested. See
+        :doc:`/testing`.
+
+        :param app: The current one if ``None``.
+        :raises IsolationError: if connections are in use; later, for what cannot be
+            isolated.
+        :raises ContextError: if there is no current app, or it is not one of ``db``.
+        """
+        from .testing.isolation import isolate
+
+        with isolate(registration_of(self._db, app).engines, "sync"):
+            yield
+
+    def count_queries(
+        self, bind_key: schema.BindKeys = schema.ALL, *, app: Any = None
+    ) -> AbstractContextManager[Queries]:
+        """Capture the statements that an app's databases get in this block, in any
+        context, thread or task: ``with db.sync.count_queries() as queries: ...``.
+
+        :param bind_key: A bind key or a list of them; all by default.
+        :param app: The app; the current one if ``None``.
+        :return: A list that grows while the block runs.
+        :raises ContextError: without ``app``, outside an app context.
+        :raises UnknownBindKeyError: if a key is not configured.
+        """
+        from .testing.counting import count_queries
+
+        return count_queries(self._db, bind_key, app)
+
+    def assert_queries(
+        self, count: int, bind_key: schema.BindKeys = schema.ALL, *, app: Any = None
+    ) -> AbstractContextManager[Queries]:
+        """:meth:`count_queries`, which must be so many at the end of the block.
+
+        :raises AssertionError: if they are not; it lists them.
+        """
+        from .testing.counting import assert_queries
+
+        return assert_queries(self._db, count, bind_key, app)
 
     def dispose(self) -> None:
         """Close the pooled connections of the current app's sync engines."""
