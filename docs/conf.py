@@ -39,8 +39,12 @@ nitpick_ignore_regex = [
         r"(asyncio|blinker|collections|flask|quart|sqlalchemy|time|werkzeug)\..*",
     ),
     # Names of annotations that are not evaluated, and type variables.
-    (r"py:class", r"AsyncAttrs\._AsyncAttrGetitem|Extension|Flask|Quart|sa\.MetaData"),
-    (r"py:(class|obj)", r"(dualchemy\.[\w.]+\.)?(O|T|TP|Ts)"),
+    (
+        r"py:class",
+        r"AsyncAttrs\._AsyncAttrGetitem|Abstract(Async)?ContextManager|Extension|Flask"
+        r"|Quart|Queries|sa\.MetaData|schema\.BindKeys",
+    ),
+    (r"py:(class|obj)", r"(dualchemy\.[\w.]+\.)?(O|P|T|TP|Ts)"),
 ]
 
 html_theme = "flask"

@@ -363,7 +363,7 @@ class AsyncHelpers:
 
     @asynccontextmanager
     async def isolation(self, app: Flask | Quart | None = None) -> AsyncIterator[None]:
-        """Isolate a test, as :meth:`.SyncAPI.isolation` does, on a connection of the
+        """Isolate a test, as :meth:`.SyncHelpers.isolation` does, on a connection of the
         async driver and the running event loop.
 
         The sync API reaches it from other threads only.

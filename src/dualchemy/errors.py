@@ -76,7 +76,7 @@ class ConcurrentUseError(DualchemyError, IllegalStateChangeError):
 
 
 class IsolationError(DualchemyError, DontWrapMixin, RuntimeError):
-    """Something cannot be isolated from other connections; see :mod:`dualchemy.testing`."""
+    """In a test's isolation, something cannot be kept from other connections."""
 
 
 class LazyLoadError(DualchemyError, MissingGreenlet):

@@ -40,7 +40,7 @@ class Real:
         self._lock = threading.RLock()
         self._is_running = False
         self._later: deque[Callable[[], Any]] = deque()
-        self.stack = Stack(self._send, dialect.name)
+        self.stack: Stack = Stack(self._send, dialect.name)
 
     def open(self, levels: Iterable[dict[Real, Transaction]]) -> None:
         """Connect and begin, unless that is done.

@@ -74,9 +74,9 @@ class Stack:
 
     def __init__(self, send: Send, dialect_name: str) -> None:
         self._send = send
-        self.aborts = dialect_name in {"postgresql", "cockroachdb"}
+        self.aborts: bool = dialect_name in {"postgresql", "cockroachdb"}
         """Whether an error ends the transaction but for going back to a savepoint."""
-        self.commits_ddl = dialect_name in {"mysql", "mariadb"}
+        self.commits_ddl: bool = dialect_name in {"mysql", "mariadb"}
         self._has_deferred: bool | None = None
         self._savepoints: list[Savepoint] = []
         self._time = 0
