@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -391,3 +393,48 @@ class TestSessionGetBind:
                         assert session.get_bind(shop.User) is connection
             session = shop.db.sync.session()
             assert session.get_bind(shop.User, bind=engine) is engine
+
+
+@pytest.mark.backends("sqlite")
+class TestSameForm:
+    """What is kept of a statement is not taken for another one's."""
+
+    async def test_tables_of_one_name(self, shop: Shop) -> None:
+        db = shop.db
+        for key in (None, "reports", "logs"):
+            db.Table("same", sa.Column("x", sa.Integer), bind_key=key)
+        async with shop.site.context():
+            await resolve(db.create_all())
+            for number, key in enumerate((None, "reports", "logs")):
+                table = db.metadatas[key].tables["same"]
+                await shop.run(sa.insert(table).values(x=number))
+                await resolve(db.session.commit())
+            for _ in range(2):
+                for number, key in enumerate((None, "reports", "logs")):
+                    table = db.metadatas[key].tables["same"]
+                    assert await shop.scalar(sa.select(table.c.x)) == number
+
+    async def test_model_of_one_bind_after_another(self, shop: Shop) -> None:
+        async with shop.site.context():
+            await resolve(shop.db.create_all())
+            for _ in range(2):
+                for model in (shop.User, shop.Report, shop.Yearly):
+                    statement = sa.select(sa.func.count()).select_from(model)
+                    assert await shop.scalar(statement) == 0
+                    assert await shop.scalar(sa.select(model)) is None
+
+    async def test_model_that_is_gone_is_forgotten(self, shop: Shop) -> None:
+        async with shop.site.context():
+
+            def use_a_model() -> Any:
+                class Short(shop.db.Model):
+                    id: Mapped[int] = mapped_column(primary_key=True)
+
+                session = shop.db.sync.session()
+                session.get_bind(sa.inspect(Short))
+                shop.db.metadata.remove(Short.__table__)
+                return weakref.ref(Short)
+
+            reference = use_a_model()
+            gc.collect()
+            assert reference() is None

@@ -57,7 +57,7 @@ db = SQLAlchemy(app)
 with app.app_context():
     pass
 unwanted = ("quart", "sqlalchemy.ext.asyncio", "asyncpg", "psycopg", "aiosqlite",
-            "asyncmy", "pymysql", "alembic", "greenlet")
+            "asyncmy", "pymysql", "alembic", "greenlet", "sqlalchemy.dialects.mysql")
 print([name for name in unwanted if name in sys.modules and name not in already])
 """
     preamble = "import sys, flask, sqlalchemy.orm; already = set(sys.modules)\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import aiosqlite
 import pytest
 from sqlalchemy import ForeignKey, String, event, func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -154,3 +155,35 @@ async def test_integrity_error_within_a_savepoint_spares_the_rest(
         count = select(func.count()).select_from(Thing)
         assert await resolve(session.scalar(count)) == 2
     assert await names(site, Thing) == ["ada", "grace"]
+
+
+@pytest.mark.backends("sqlite")
+class TestRollback:
+    """SQLite is told to roll back where there is something to roll back."""
+
+    async def test_reading_needs_none(
+        self, make_things: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        site, Thing = await make_things()
+        told: list[object] = []
+        roll_back = aiosqlite.Connection.rollback
+
+        async def count(connection: Any) -> None:
+            told.append(connection)
+            await roll_back(connection)
+
+        monkeypatch.setattr(aiosqlite.Connection, "rollback", count)
+        assert await names(site, Thing) == []
+        assert told == []
+        async with site.context():
+            site.db.session.add(Thing(name="gone"))
+            await resolve(site.db.session.flush())
+        assert len(told) == site.is_async
+
+    async def test_what_was_written_is_rolled_back(self, make_things: Any) -> None:
+        site, Thing = await make_things()
+        async with site.context():
+            site.db.session.add(Thing(name="gone"))
+            await resolve(site.db.session.flush())
+        async with site.context():
+            assert await names(site, Thing) == []

@@ -25,7 +25,7 @@ from sqlalchemy.ext import asyncio as sa_asyncio
 from sqlalchemy.util import greenlet_spawn
 
 from . import lookup, schema
-from .async_sessions import AsyncScopedSession, AsyncSession
+from .async_sessions import AsyncScopedSession, AsyncSession, AsyncSessionmaker
 from .awaiting import HelperCall
 from .pagination import (
     AsyncSelectPagination,
@@ -80,7 +80,7 @@ class AsyncHelpers:
         options.setdefault("expire_on_commit", False)
         options.setdefault("query_cls", db.Query)
         self._sessionmaker: sa_asyncio.async_sessionmaker[AsyncSession]
-        self._sessionmaker = sa_asyncio.async_sessionmaker(
+        self._sessionmaker = AsyncSessionmaker(
             class_=AsyncSession, sync_session_class=sync_class, db=db, **options
         )
         scopefunc = session_options.get("scopefunc")

@@ -24,7 +24,7 @@ def _for_one_task(
     @wraps(method)
     async def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
         session = session_of(self)
-        sync_session = cast("Session", session.sync_session)
+        sync_session: Any = session.sync_session
         if not sync_session._occupy():
             return await method(self, *args, **kwargs)
         try:
@@ -76,7 +76,8 @@ class AsyncSession(sa_asyncio.AsyncSession):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        cast("Session", self.sync_session)._proxied_by_async = True
+        session: Any = self.sync_session
+        session._proxied_by_async = True
 
     async def close(self) -> None:
         """Close the session, and give its connections back.
@@ -84,8 +85,24 @@ class AsyncSession(sa_asyncio.AsyncSession):
         While another task awaits an operation of the session, it is closed as soon as
         that ends.
         """
-        if not cast("Session", self.sync_session)._close_when_free():
+        session = cast("Session", self.sync_session)
+        if not session._close_when_free() and not self._close_unused():
             await super().close()
+
+    def _close_unused(self) -> bool:
+        """Close the session now, if that waits for nothing and so needs no greenlet.
+
+        :return: Whether it is closed.
+        """
+        session: Any = self.sync_session
+        if (
+            session._used_by is not None
+            or not session._is_unused()
+            or type(session).close is not Session.close
+        ):
+            return False
+        session.close()
+        return True
 
     if not TYPE_CHECKING:
 
@@ -139,6 +156,15 @@ _guard(
     "rollback",
     "start",
 )
+
+
+class AsyncSessionmaker(sa_asyncio.async_sessionmaker[AsyncSession]):
+    """As :class:`.sessions.Sessionmaker`."""
+
+    def __call__(self, **local_kw: Any) -> AsyncSession:
+        if local_kw:
+            return super().__call__(**local_kw)
+        return self.class_(**self.kw)
 
 
 class AsyncScopedSession(sa_asyncio.async_scoped_session[AsyncSession]):

@@ -167,7 +167,9 @@ def finish_what_was_sent(engine: Engine) -> None:
         setattr(dialect, name, _finished(getattr(dialect, name), to_the_end))
     if dialect.driver == "psycopg":
         _finish_cancelling(engine)
-        _skip_idle_rollbacks(engine)
+        _skip_idle_rollbacks(engine, _is_idle_in_psycopg)
+    if dialect.driver == "aiosqlite":
+        _skip_idle_rollbacks(engine, _is_idle_in_aiosqlite)
 
 
 def _finished(
@@ -181,18 +183,30 @@ def _finished(
     return in_a_task
 
 
-def _skip_idle_rollbacks(engine: Engine) -> None:
-    """Have psycopg not roll back where there is no transaction: it would do nothing, but
-    be a place to be cancelled at, and the connection thrown away.
+def _skip_idle_rollbacks(engine: Engine, is_idle: Callable[[Any], bool]) -> None:
+    """Have a driver not roll back where there is no transaction. It would do nothing,
+    but be a place to be cancelled at, and the connection thrown away; and for aiosqlite
+    a way to another thread and back, which is most of what a light statement costs.
     """
     dialect = engine.dialect
     rollback = dialect.do_rollback
 
     def do_rollback(connection: Any) -> None:
-        if connection.driver_connection.pgconn.transaction_status:  # 0 is IDLE
+        if not is_idle(connection.driver_connection):
             rollback(connection)
 
     setattr(dialect, "do_rollback", do_rollback)  # noqa: B010 - mypy
+
+
+def _is_idle_in_psycopg(driver: Any) -> bool:
+    return not driver.pgconn.transaction_status  # 0 is IDLE
+
+
+def _is_idle_in_aiosqlite(driver: Any) -> bool:
+    try:
+        return not driver.in_transaction
+    except ValueError:  # It is closed, and says so when it is rolled back.
+        return False
 
 
 def _finish_cancelling(engine: Engine) -> None:
@@ -336,13 +350,19 @@ def begin_before_savepoints(engine: Engine) -> None:
     outside of it would be the transaction, and its release a commit.
     https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#enabling-non-legacy-sqlite-transactional-modes-with-the-sqlite3-or-aiosqlite-driver
     """
+    dialect = engine.dialect
+    set_savepoint = dialect.do_savepoint
 
-    @event.listens_for(engine, "savepoint")
-    def begin(connection: Connection, name: str) -> None:
+    def do_savepoint(connection: Connection, name: str) -> None:
         driver: Any = connection.connection.driver_connection
         is_autocommit = driver.isolation_level is None
         if not driver.in_transaction and not is_autocommit:
             connection.exec_driver_sql("BEGIN")
+        set_savepoint(connection, name)
+
+    # Not an event: with one listener, SQLAlchemy asks for the listeners of every event
+    # on every connection that is taken.
+    setattr(dialect, "do_savepoint", do_savepoint)  # noqa: B010 - mypy
 
 
 def set_pragmas(engine: Engine, pragmas: Mapping[str, str | int]) -> None:

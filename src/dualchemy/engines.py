@@ -82,6 +82,9 @@ class EngineMap(Mapping[str | None, E], Generic[E]):
         self.ended = False
         """Whether the event loop that the engines belonged to has ended."""
         self.made: dict[str | None, E] = {}
+        self.by_mapper: dict[int, E] = {}
+        """Engines by the ids of mappers; see :meth:`remember`."""
+        self._mappers: dict[int, weakref.ref[object]] = {}
         self._lock = threading.Lock()
 
     def __getitem__(self, key: str | None) -> E:
@@ -99,6 +102,22 @@ class EngineMap(Mapping[str | None, E], Generic[E]):
                 self.made[key] = self._make(bind)
                 self._tell(self.made[key], bind)
             return self.made[key]
+
+    def remember(self, mapper: object, engine: E) -> None:
+        """Keep the engine of a mapper at hand, as long as both live."""
+        key, by_mapper, mappers = id(mapper), self.by_mapper, self._mappers
+
+        def forget(_: object) -> None:
+            by_mapper.pop(key, None)
+            mappers.pop(key, None)
+
+        mappers[key] = weakref.ref(mapper, forget)
+        by_mapper[key] = engine
+
+    def end(self) -> None:
+        """Note that the event loop of the engines has ended."""
+        self.ended = True
+        self.by_mapper.clear()
 
     def __contains__(self, key: object) -> bool:
         return key in self._binds
@@ -409,7 +428,7 @@ class LoopEngines:
             yield
         finally:
             if not self.ended:
-                self.sync_map.ended = True
+                self.sync_map.end()
                 self._forget(self)
                 await self._close_everything()
 
@@ -470,13 +489,13 @@ class LoopEngines:
         """Close nothing when the loop ends, for a forked process has it from its parent,
         with the sockets.
         """
-        self.sync_map.ended = True
+        self.sync_map.end()
 
     def abandon(self) -> None:
         """Let go of everything, for the loop is closed and nothing can be awaited: it
         was closed past :class:`_CloseLoop`, by ``close`` of its class.
         """
-        self.sync_map.ended = True
+        self.sync_map.end()
         self._sessions.clear()
         for engine in self.map.made.values():
             engine.sync_engine.dispose(close=False)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event, orm
+from sqlalchemy.util import LRUCache
 
 from . import recording, signals
 from .config import read_config
@@ -23,6 +24,7 @@ from .frameworks import AppContext, current_context, current_framework, framewor
 from .metadata import Metadatas
 from .models import Model, make_model
 from .query import Query
+from .routing import KnownKeys
 from .scope import EXTENSION, Registration, aclose_scope, aremove, close_scope
 from .sessions import Session
 from .sync_api import SyncAPI
@@ -59,6 +61,7 @@ class Extension:
         self._session_options = dict(session_options or {})
         self._add_models_to_shell = add_models_to_shell
         self._tracks_modifications = False
+        self._bind_keys: KnownKeys = LRUCache(500)  # as many as an engine has SQL for
         _check_session_class(self._session_options)
 
         self.Model: type[Any]
@@ -127,7 +130,10 @@ class Extension:
             self._tracks_modifications = True
         app.extensions["sqlalchemy"] = self
         app.extensions[EXTENSION] = Registration(self, framework, config, engines)
-        framework.on_context_end(app, self._close, self._aclose)
+        if "scopefunc" in self._session_options:
+            framework.on_context_end(app, self._close, self._aclose)
+        else:
+            framework.on_context_end(app, close_scope, aclose_scope)
         framework.on_shutdown(app, engines.dispose_async)
         framework.add_templates(app)
         if self._add_models_to_shell:
@@ -135,15 +141,13 @@ class Extension:
 
     def _close(self, context: AppContext) -> None:
         close_scope(context)
-        if "scopefunc" in self._session_options:
-            self.sync.session.remove()
+        self.sync.session.remove()
 
     async def _aclose(self, context: AppContext) -> None:
         try:
             await aclose_scope(context)
         finally:
-            if "scopefunc" in self._session_options:
-                await aremove(self.aio.session, self.sync.session)
+            await aremove(self.aio.session, self.sync.session)
 
     def _shell_context(self) -> dict[str, Any]:
         models = {m.class_.__name__: m.class_ for m in self.Model.registry.mappers}
@@ -269,9 +273,10 @@ class SQLAlchemy(Extension):
 
         Outside of any, a stand-in that can be kept, and finds the session when used.
         """
-        if current_framework() is None:
+        framework = current_framework()
+        if framework is None:
             return self._session_stand_in
-        return self._api().session
+        return (self.aio if framework.is_async else self.sync).session
 
     @cached_property
     def _session_stand_in(self) -> CurrentSession:

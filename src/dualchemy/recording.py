@@ -7,14 +7,14 @@ debug toolbars look for them.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
 from types import FrameType
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.engine import Engine, ExceptionContext
+from sqlalchemy.engine import Engine, ExecutionContext
 
 from .frameworks import current_context
 
@@ -60,50 +60,43 @@ def get_recorded_queries() -> list[QueryInfo]:
 
 
 def record(engine: Engine) -> None:
-    """Have an engine record its statements."""
-    event.listen(engine, "before_cursor_execute", _note_start)
-    event.listen(engine, "after_cursor_execute", _note_end)
-    event.listen(engine, "handle_error", _note_error)
+    """Have an engine record its statements.
+
+    Its dialect tells of them. A listener would cost more than the record: with one,
+    SQLAlchemy joins the listeners of every event on each connection that is taken.
+    """
+    dialect = engine.dialect
+
+    # On the first connection SQLAlchemy asks the server for its version, before this.
+    @event.listens_for(engine, "connect", once=True)
+    def begin(connection: Any, record: Any) -> None:
+        for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+            setattr(dialect, name, _recorded(engine, getattr(dialect, name)))
 
 
-def _note_start(
-    connection: Any,
-    cursor: Any,
-    statement: Any,
-    parameters: Any,
-    context: Any,
-    many: Any,
-) -> None:
-    context._dualchemy_start = perf_counter()
+def _recorded(engine: Engine, execute: Callable[..., None]) -> Callable[..., None]:
+    def execute_and_record(*args: Any, **kwargs: Any) -> None:
+        start = perf_counter()
+        try:
+            execute(*args, **kwargs)
+        finally:
+            execution = kwargs.get("context", args[-1])
+            if isinstance(execution, ExecutionContext):
+                _append(execution, engine.hide_parameters, start)
+
+    return execute_and_record
 
 
-def _note_end(
-    connection: Any,
-    cursor: Any,
-    statement: Any,
-    parameters: Any,
-    context: Any,
-    many: Any,
-) -> None:
-    _append(context, connection.engine.hide_parameters)
-
-
-def _note_error(error: ExceptionContext) -> None:
-    context = error.execution_context
-    if context is not None and error.engine is not None:
-        _append(context, error.engine.hide_parameters)
-
-
-def _append(execution: Any, hide_parameters: bool) -> None:
+def _append(execution: Any, hide_parameters: bool, start: float) -> None:
     end = perf_counter()
-    start = getattr(execution, "_dualchemy_start", None)
     context = current_context()
-    if context is None or start is None:
+    if context is None:
         return
-    del execution._dualchemy_start
-    if _NAME_IN_G not in context.g:
-        setattr(context.g, _NAME_IN_G, [])
-    getattr(context.g, _NAME_IN_G).append(
+    queries: list[QueryInfo] | None = context.g.get(_NAME_IN_G)
+    if queries is None:
+        queries = []
+        setattr(context.g, _NAME_IN_G, queries)
+    queries.append(
         QueryInfo(
             statement=execution.statement,
             parameters=None if hide_parameters else execution.parameters,

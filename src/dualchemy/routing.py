@@ -7,26 +7,32 @@ carries in ``info["bind_key"]``; what has no such key goes to the default bind.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias, TypeGuard
 
-from sqlalchemy import ClauseElement, Table, UpdateBase, inspect
+from sqlalchemy import ClauseElement, Select, Table, UpdateBase, inspect
 from sqlalchemy.exc import InvalidRequestError, NoInspectionAvailable
 from sqlalchemy.orm.exc import UnmappedClassError
 from sqlalchemy.sql import visitors
-from sqlalchemy.sql.expression import FromClause
+from sqlalchemy.sql.expression import FromClause, TextClause
+from sqlalchemy.util import LRUCache
 
 from .errors import join_keys
 
 BIND_KEY = "bind_key"
 
 
-def bind_key(mapper: Any, clause: Any) -> str | None:
+KnownKeys: TypeAlias = "LRUCache[Any, str | None]"
+"""Bind keys by the structure of statements, as SQLAlchemy's cache of SQL has it."""
+
+
+def bind_key(mapper: Any, clause: Any, known: KnownKeys) -> str | None:
     """Return the bind key for an operation of a session.
 
     :param mapper: The mapper or mapped class of the operation, if it has one. It
         decides, for a joined-inheritance child may live in another bind than its
         parent.
     :param clause: The statement or table, if it has one.
+    :param known: The bind keys of earlier statements; receives this one's.
     :raises sqlalchemy.orm.exc.UnmappedClassError: if ``mapper`` is a class that is not
         mapped.
     :raises sqlalchemy.exc.InvalidRequestError: if the statement's tables belong to
@@ -34,7 +40,7 @@ def bind_key(mapper: Any, clause: Any) -> str | None:
     """
     if mapper is not None:
         table = _table_of(mapper)
-        if isinstance(table, Table) and BIND_KEY in table.metadata.info:
+        if _has_key(table):
             return _key_of_table(table)
         if clause is None:
             clause = table
@@ -42,7 +48,26 @@ def bind_key(mapper: Any, clause: Any) -> str | None:
         clause = clause.table
     if isinstance(clause, Table):
         return _key_of_table(clause)
-    return None if clause is None else shared_bind_key(clause)
+    if clause is None or type(clause) is TextClause:  # text() knows of no table
+        return None
+    # A select keeps this key, and SQLAlchemy asks for it when it runs the statement.
+    structure = clause._generate_cache_key() if isinstance(clause, Select) else None
+    if structure is None:
+        return shared_bind_key(clause)
+    try:
+        return known[structure.key]
+    except KeyError:
+        key = known[structure.key] = shared_bind_key(clause)
+        return key
+
+
+def decides_alone(mapper: Any) -> bool:
+    """Tell whether a mapper has a bind key of its own, whatever the statement."""
+    return _has_key(_table_of(mapper))
+
+
+def _has_key(table: FromClause) -> TypeGuard[Table]:
+    return isinstance(table, Table) and BIND_KEY in table.metadata.info
 
 
 def _table_of(mapper: Any) -> FromClause:

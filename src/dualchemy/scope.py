@@ -103,6 +103,20 @@ class Scope:
             if session is not None and self.engines is not None:
                 self.engines.close_later(session)
 
+    def release_unused(self) -> bool:
+        """Close the async session if it is the only one, and that waits for nothing.
+
+        :return: Whether it is closed.
+        """
+        self._end()
+        session = self.async_session
+        # The registry may have been given a session of another class.
+        close = getattr(session, "_close_unused", None)
+        if self.sync_session is not None or close is None or not close():
+            return False
+        self.forget_async_session()
+        return True
+
     async def arelease(self) -> None:
         """Close both sessions, whatever is cancelled meanwhile."""
         self._end()
@@ -117,12 +131,17 @@ class Scope:
 
     def _end(self) -> None:
         self.db = None
-        session = self.async_session
-        for each in (self.sync_session, session and session.sync_session):
-            # The registry may have been given a session of another class.
-            end = getattr(each, "_end", None)
-            if end is not None:
-                end()
+        if self.sync_session is not None:
+            _end(self.sync_session)
+        if self.async_session is not None:
+            _end(self.async_session.sync_session)
+
+
+def _end(session: orm.Session) -> None:
+    # The registry may have been given a session of another class.
+    end = getattr(session, "_end", None)
+    if end is not None:
+        end()
 
 
 async def close_session(session: AsyncSession) -> None:
@@ -155,9 +174,17 @@ def current_registration(db: Extension) -> Registration:
     :raises ContextError: outside an app context, and in one of an app that ``db`` was
         not initialised on.
     """
+    return _registration_of(_find_context(), db)
+
+
+def _find_context() -> AppContext | None:
     context = current_context()
     if context is None and load_quart():
         context = current_context()  # of an app that no init_app has seen
+    return context
+
+
+def _registration_of(context: AppContext | None, db: Extension) -> Registration:
     if context is None:
         raise ContextError(
             "Working outside of application context: 'db.session', the engines and"
@@ -204,8 +231,7 @@ def loop_of(context: AppContext) -> asyncio.AbstractEventLoop | None:
 
 
 def _existing_scope() -> Scope | None:
-    context = current_context()
-    return None if context is None else getattr(context, _SLOT, None)
+    return getattr(current_context(), _SLOT, None)
 
 
 def current_scope(db: Extension) -> Scope:
@@ -213,11 +239,11 @@ def current_scope(db: Extension) -> Scope:
 
     :raises ContextError: as :func:`current_registration`.
     """
-    scope = _existing_scope()
+    context = _find_context()
+    scope: Scope | None = getattr(context, _SLOT, None)
     if scope is not None and scope.db is db:
         return scope
-    registration = current_registration(db)
-    context = current_context()
+    registration = _registration_of(context, db)
     if scope is not None or not is_pushed(context):
         raise ContextError(CONTEXT_ENDED)
     scope = Scope(registration)
@@ -238,7 +264,8 @@ async def aclose_scope(context: AppContext) -> None:
     scope = getattr(context, _SLOT, None)
     if scope is not None:
         try:
-            await scope.arelease()
+            if not scope.release_unused():
+                await scope.arelease()
         finally:
             # Not before: other tasks run meanwhile, and are to find that it ended.
             delattr(context, _SLOT)
@@ -305,8 +332,9 @@ class AsyncRegistry(_ContextRegistry):
 
     def __call__(self) -> Any:
         scope = current_scope(self.db)
-        if scope.has_async_session():
-            return scope.async_session
+        session = scope.async_session
+        if session is not None and scope.has_async_session():
+            return session
         session = self.createfunc()
         scope.keep(session, current_context())
         return session

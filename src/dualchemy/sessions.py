@@ -11,7 +11,8 @@ import asyncio
 import logging
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import sqlalchemy as sa
@@ -23,7 +24,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 from .engines import keep_for_parent
 from .errors import ConcurrentUseError
 from .lazy_loading import refuse_lazy_load
-from .routing import bind_key, shared_bind_key
+from .routing import bind_key, decides_alone, shared_bind_key
 from .scope import current_scope, registration_of
 from .shielding import PutOff
 from .signals import Tracker
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 __all__ = ["ScopedSession", "Session"]
 
 _logger = logging.getLogger("dualchemy")
+
+
+_NO_ENGINES: Mapping[int, sa.Engine] = MappingProxyType({})
 
 
 class Session(orm.Session):
@@ -50,18 +54,36 @@ class Session(orm.Session):
         they decide; that is how a session joins an external transaction.
     """
 
-    def __init__(self, db: Extension, *, app: Any = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    # What most sessions never change costs nothing to set.
+    _app: Any = None
+    _routed = True
+    _proxied_by_async = False
+    _used_by: asyncio.Task[Any] | None = None
+    _stream: tuple[weakref.ref[Any], asyncio.Task[Any] | None] | None = None
+    _closes_when_free = False
+    _is_over = False
+    _tracker: Tracker | None = None
+    _engines: EngineMap[sa.Engine] | EndedContext | None = None
+    _by_mapper = _NO_ENGINES
+    """Engines by the ids of the mappers that decide alone, which is what most statements
+    need to know.
+    """
+
+    def __init__(
+        self,
+        db: Extension,
+        *,
+        app: Any = None,
+        bind: Any = None,
+        binds: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(bind, binds=binds, **kwargs)
         self._db = db
-        self._app = app
-        self._routed = not (kwargs.get("bind") or kwargs.get("binds"))
-        self._proxied_by_async = False
-        self._used_by: asyncio.Task[Any] | None = None
-        self._stream: tuple[weakref.ref[Any], asyncio.Task[Any] | None] | None = None
-        self._closes_when_free = False
-        self._is_over = False
-        self._tracker = Tracker()
-        self._engines: EngineMap[sa.Engine] | EndedContext | None = None
+        if app is not None:
+            self._app = app
+        if bind or binds:
+            self._routed = False
 
     def get_bind(
         self,
@@ -76,12 +98,23 @@ class Session(orm.Session):
         """
         if bind is not None:
             return bind
+        if mapper is not None:
+            try:
+                return self._by_mapper[id(mapper)]
+            except KeyError:
+                pass
         if not self._routed:
             return super().get_bind(mapper, clause=clause, **kwargs)
         engines = self._engines
         if engines is None or engines.ended:
             engines = self._engines = self._find_engines()
-        return engines[bind_key(mapper, clause)]
+            self._by_mapper = engines.by_mapper
+            if id(mapper) in self._by_mapper:
+                return self._by_mapper[id(mapper)]
+        engine = engines[bind_key(mapper, clause, self._db._bind_keys)]
+        if isinstance(mapper, orm.Mapper) and decides_alone(mapper):
+            engines.remember(mapper, engine)
+        return engine
 
     def commit(self) -> None:
         """Commit. On the async API a cancellation that meets the COMMIT is raised at the
@@ -92,6 +125,16 @@ class Session(orm.Session):
             return
         with PutOff():
             super().commit()
+
+    def _is_unused(self) -> bool:
+        """Tell whether closing has nothing to do: no transaction, and no object."""
+        return self._transaction is None and not self.identity_map and not self._new
+
+    def expunge_all(self) -> None:
+        """Remove all objects from the session."""
+        # SQLAlchemy first looks up who listens to that, and makes new collections.
+        if self.identity_map or self._new or self._deleted:
+            super().expunge_all()
 
     def close(self) -> None:
         """Close the session, and give its connections back.
@@ -209,7 +252,7 @@ class Session(orm.Session):
         """
         self._used_by = None
         if self._is_over:
-            self._engines = EndedContext(self)
+            self._let_go_of_engines()
         closes, self._closes_when_free = self._closes_when_free, False
         return closes
 
@@ -230,7 +273,11 @@ class Session(orm.Session):
         """
         self._is_over = True
         if self._used_by is None:
-            self._engines = EndedContext(self)
+            self._let_go_of_engines()
+
+    def _let_go_of_engines(self) -> None:
+        self._engines = EndedContext(self)
+        self._by_mapper = _NO_ENGINES
 
     def _find_engines(self) -> EngineMap[sa.Engine]:
         engines = registration_of(self._db, self._app).engines
@@ -282,6 +329,9 @@ class EndedContext:
         current_scope(self._session._db)
         return self._session._find_engines()[key]
 
+    def remember(self, mapper: object, engine: sa.Engine) -> None:
+        """Do not: the next statement may belong to another context."""
+
 
 def _leave_transactions_to_parent() -> None:  # pragma: no cover - in a child process
     """In a forked process, have sessions begin anew: their connections are the parent's."""
@@ -294,6 +344,17 @@ def _leave_transactions_to_parent() -> None:  # pragma: no cover - in a child pr
 
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_leave_transactions_to_parent)
+
+
+class Sessionmaker(orm.sessionmaker[Session]):
+    """A :class:`~sqlalchemy.orm.sessionmaker` that merges no arguments where it is given
+    none, as when each context's session is made.
+    """
+
+    def __call__(self, **local_kw: Any) -> Session:
+        if local_kw:
+            return super().__call__(**local_kw)
+        return self.class_(**self.kw)
 
 
 class ScopedSession(orm.scoped_session[Session]):

@@ -80,19 +80,26 @@ def track(session_class: type[orm.Session]) -> None:
         event.listen(session_class, name, listener)
 
 
+def _tracker_of(session: Any) -> Tracker:
+    tracker: Tracker | None = session._tracker
+    if tracker is None:
+        tracker = session._tracker = Tracker()
+    return tracker
+
+
 def _before_flush(session: Any, context: object, instances: object) -> None:
-    session._tracker.record(session)
+    _tracker_of(session).record(session)
 
 
 def _before_commit(session: Any) -> None:
-    tracker: Tracker = session._tracker
+    tracker = _tracker_of(session)
     tracker.record(session)
     if tracker.changes:
         _send(before_models_committed.send, session, tracker.changes)
 
 
 def _after_commit(session: Any) -> None:
-    tracker: Tracker = session._tracker
+    tracker = _tracker_of(session)
     if tracker.changes:
         changes = dict(tracker.changes)
         tracker.forget()
@@ -101,11 +108,12 @@ def _after_commit(session: Any) -> None:
 
 def _savepoint_set(session: Any, transaction: orm.SessionTransaction) -> None:
     if transaction.nested:
-        session._tracker.savepoints[transaction] = dict(session._tracker.changes)
+        tracker = _tracker_of(session)
+        tracker.savepoints[transaction] = dict(tracker.changes)
 
 
 def _after_soft_rollback(session: Any, transaction: orm.SessionTransaction) -> None:
-    tracker: Tracker = session._tracker
+    tracker = _tracker_of(session)
     if transaction.nested:
         tracker.changes = tracker.savepoints.pop(transaction, {})
     elif transaction.parent is None:

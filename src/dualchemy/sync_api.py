@@ -22,7 +22,7 @@ from .pagination import (
     select_page,
 )
 from .scope import SyncRegistry, current_registration, registration_of
-from .sessions import ScopedSession, Session
+from .sessions import ScopedSession, Session, Sessionmaker
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -56,9 +56,7 @@ class SyncHelpers:
         scopefunc = options.pop("scopefunc", None)
         options.setdefault("class_", Session)
         options.setdefault("query_cls", db.Query)
-        self._sessionmaker: orm.sessionmaker[Session] = orm.sessionmaker(
-            db=db, **options
-        )
+        self._sessionmaker: orm.sessionmaker[Session] = Sessionmaker(db=db, **options)
         self.session = ScopedSession(self._sessionmaker, scopefunc)
         if scopefunc is None:
             self.session.registry = SyncRegistry(db, self._sessionmaker)

@@ -87,17 +87,19 @@ def current_framework() -> Framework | None:
     """
     found: Framework | None = None
     for framework in _loaded:
-        if framework.context() is None:
-            continue
-        if found is None or framework.runs_here():
+        if framework.context() is not None and (found is None or framework.runs_here()):
             found = framework
     return found
 
 
 def current_context() -> AppContext | None:
     """Return the active app context of :func:`current_framework`."""
-    framework = current_framework()
-    return None if framework is None else framework.context()
+    found: AppContext | None = None
+    for framework in _loaded:  # each use of db.session comes here: one look at each
+        context = framework.context()
+        if context is not None and (found is None or framework.runs_here()):
+            found = context
+    return found
 
 
 def current_request() -> Request | None:

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import Token
-from typing import Any, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import quart
@@ -29,8 +30,12 @@ class QuartFramework:
     def owns(self, app: object) -> bool:
         return isinstance(app, quart.Quart)
 
-    def context(self) -> AppContext | None:
-        return _cv_app.get(None)
+    if TYPE_CHECKING:
+
+        def context(self) -> AppContext | None: ...
+    else:
+        # Every use of db.session asks for it, so it has no frame of its own.
+        context = staticmethod(partial(_cv_app.get, None))
 
     def runs_here(self) -> bool:
         return asyncio._get_running_loop() is not None

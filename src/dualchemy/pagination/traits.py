@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +68,8 @@ def forms_of(expression: sa.ColumnElement[Any], dialect: sa.Dialect) -> tuple[An
     raw = sa.type_coerce(expression, RAW)
     if not traits_of(dialect).is_mysql:
         return raw, raw
+    from sqlalchemy.dialects import mysql  # twenty modules that others do without
+
     kind = _kind(expression, dialect)
     if isinstance(kind, sa.Float):
         # FLOAT is shown with six digits, and compared with all.
