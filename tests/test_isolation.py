@@ -8,6 +8,7 @@ import gc
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from support.apps import Site, fresh_db, resolve, serve
 from support.databases import Backend
 
 from dualchemy import IsolationError, models_committed
+from dualchemy.cli import with_appcontext
 
 ALL = ("sqlite", "sqlite-memory", "postgresql", "postgresql-psycopg", "mariadb")
 SERVERS = ("postgresql", "postgresql-psycopg", "mariadb")
@@ -556,6 +558,22 @@ class TestMany:
             assert await world.names() == ["a", "before", "later"]
         assert await world.names() == ["before"]
 
+    async def test_commands(self, world: World) -> None:
+        app, db = world.site.app, world.db
+
+        @app.cli.command("add")
+        @with_appcontext
+        async def add() -> None:
+            db.session.add(world.User(name="a"))
+            await resolve(db.session.commit())
+
+        async with world.isolation():
+            runner = app.test_cli_runner()
+            result = await asyncio.to_thread(runner.invoke, args=["add"])
+            assert result.exception is None
+            assert await world.names() == ["a", "before"]
+        assert await world.names() == ["before"]
+
     async def test_cancelled_statement(self, make_site: Any, backend: Backend) -> None:
         site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)
         world = await make_world(site, backend)
@@ -571,6 +589,20 @@ class TestMany:
             await world.add("c")
             assert await world.names() == [*names, "c"]
         assert await world.names() == ["before"]
+
+
+async def test_blocked_loop_is_an_error(make_site: Any, tmp_path: Path) -> None:
+    site = make_site("quart", SQLALCHEMY_DATABASE_URI=f"sqlite:///{tmp_path / 'a.db'}")
+
+    @site.app.cli.command("look")
+    @with_appcontext
+    async def look() -> None:
+        await site.db.session.execute(sa.text("SELECT 1"))
+
+    async with site.db.aio.isolation(site.app):
+        result = site.app.test_cli_runner().invoke(args=["look"])
+        assert isinstance(result.exception, IsolationError)
+        assert "is blocked" in str(result.exception)
 
 
 @pytest.mark.backends(*ALL)

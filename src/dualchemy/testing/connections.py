@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,9 @@ from sqlalchemy.util.concurrency import in_greenlet
 from ..errors import IsolationError
 from ..shielding import finish
 from .transactions import Stack, Transaction
+
+PATIENCE = 5.0
+"""For how many seconds another thread waits for an event loop to do anything at all."""
 
 
 class Real:
@@ -145,10 +148,25 @@ class AsyncReal(Real):
             return await_only(finish(calling))
         if not self._loop.is_running() and running is None:
             return self._loop.run_until_complete(calling)
+        self._check_answer(calling)
         future = asyncio.run_coroutine_threadsafe(calling, self._loop)
         if in_greenlet():
             return await_only(finish(_result(asyncio.wrap_future(future))))
         return future.result()
+
+    def _check_answer(self, calling: Coroutine[Any, Any, Any]) -> None:
+        """Refuse to wait for a loop that waits for us."""
+        answer = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop)
+        try:
+            answer.result(PATIENCE)
+        except TimeoutError:
+            answer.cancel()
+            calling.close()
+            raise IsolationError(
+                "The event loop of an isolation by 'db.aio' is blocked, and its connection"
+                " needs that loop. What blocks it may wait for this thread: have it call"
+                " this by 'await asyncio.to_thread(...)'."
+            ) from None
 
     @property
     def is_gone(self) -> bool:
