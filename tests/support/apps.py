@@ -124,12 +124,20 @@ class Sites:
 
     async def dispose(self) -> None:
         for site in self._made:
-            async with site.context():
-                site.db.sync.dispose()
-                await site.db.aio.dispose()
+            await self._dispose(site)
 
     def dispose_sync(self) -> None:
-        asyncio.run(self.dispose())
+        for site in self._made:
+            if site.is_async:
+                asyncio.run(self._dispose(site))
+            else:
+                with site.app.app_context():
+                    site.db.sync.dispose()
+
+    async def _dispose(self, site: Site) -> None:
+        async with site.context():
+            site.db.sync.dispose()
+            await site.db.aio.dispose()
 
 
 @asynccontextmanager
