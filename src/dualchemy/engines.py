@@ -79,7 +79,7 @@ class EngineMap(Mapping[str | None, E], Generic[E]):
         self._binds = binds
         self._make = make
         self._tell = tell
-        self.ended = False
+        self.ended: bool = False
         """Whether the event loop that the engines belonged to has ended."""
         self.made: dict[str | None, E] = {}
         self.by_mapper: dict[int, E] = {}
@@ -105,7 +105,8 @@ class EngineMap(Mapping[str | None, E], Generic[E]):
 
     def remember(self, mapper: object, engine: E) -> None:
         """Keep the engine of a mapper at hand, as long as both live."""
-        key, by_mapper, mappers = id(mapper), self.by_mapper, self._mappers
+        key = id(mapper)
+        by_mapper, mappers = self.by_mapper, self._mappers
 
         def forget(_: object) -> None:
             by_mapper.pop(key, None)
