@@ -41,8 +41,8 @@ nitpick_ignore_regex = [
     # Names of annotations that are not evaluated, and type variables.
     (
         r"py:class",
-        r"AsyncAttrs\._AsyncAttrGetitem|Abstract(Async)?ContextManager|Extension|Flask"
-        r"|Quart|Queries|sa\.MetaData|schema\.BindKeys",
+        r"AsyncAttrs\._AsyncAttrGetitem|Extension|Flask"
+        r"|Quart|QueryCount|sa\.MetaData|schema\.BindKeys",
     ),
     (r"py:(class|obj)", r"(dualchemy\.[\w.]+\.)?(O|P|T|TP|Ts)"),
 ]

@@ -17,6 +17,7 @@ LAYERS = [
     {"flask", "quart", "impersonation"},
     {"extension"},
     {"sync_api", "async_api"},
+    {"query_counts"},
     {"testing"},
     {"models"},
     {"lookup", "query", "schema", "tables"},

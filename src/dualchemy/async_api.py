@@ -7,7 +7,7 @@ crossing of SQLAlchemy's greenlet bridge.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -37,6 +37,7 @@ from .pagination import (
     keyset_page,
     select_page,
 )
+from .query_counts import QueryCounts
 from .scope import AsyncRegistry, current_registration, current_scope, registration_of
 from .shielding import finish
 
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from quart import Quart
 
     from .extension import Extension
-    from .testing.counting import Queries
 
 __all__ = ["AsyncAPI", "AsyncHelpers"]
 
@@ -57,7 +57,7 @@ R = TypeVar("R")
 P = ParamSpec("P")
 
 
-class AsyncHelpers:
+class AsyncHelpers(QueryCounts):
     """What ``db`` itself offers under Quart. All of it needs an app context and a
     running event loop.
     """
@@ -381,33 +381,6 @@ class AsyncHelpers:
             yield
         finally:
             await finish(greenlet_spawn(isolation.__exit__, None, None, None))
-
-    def count_queries(
-        self, bind_key: schema.BindKeys = schema.ALL, *, app: Any = None
-    ) -> AbstractAsyncContextManager[Queries]:
-        """Capture the statements that an app's databases get in this block, in any
-        context, thread or task: ``async with db.aio.count_queries() as queries: ...``.
-
-        :param bind_key: A bind key or a list of them; all by default.
-        :param app: The app; the current one if ``None``.
-        :return: A list that grows while the block runs.
-        :raises ContextError: without ``app``, outside an app context.
-        :raises UnknownBindKeyError: if a key is not configured.
-        """
-        from .testing.counting import async_count_queries
-
-        return async_count_queries(self._db, bind_key, app)
-
-    def assert_queries(
-        self, count: int, bind_key: schema.BindKeys = schema.ALL, *, app: Any = None
-    ) -> AbstractAsyncContextManager[Queries]:
-        """:meth:`count_queries`, which must be so many at the end of the block.
-
-        :raises AssertionError: if they are not; it lists them.
-        """
-        from .testing.counting import async_assert_queries
-
-        return async_assert_queries(self._db, count, bind_key, app)
 
     def dispose(self) -> Coroutine[Any, Any, None]:
         """Close the pooled connections of the current app's async engines on this

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack, overload
 
 import sqlalchemy as sa
@@ -21,6 +21,7 @@ from .pagination import (
     keyset_page,
     select_page,
 )
+from .query_counts import QueryCounts
 from .scope import SyncRegistry, current_registration, registration_of
 from .sessions import ScopedSession, Session, Sessionmaker
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from quart import Quart
 
     from .extension import Extension
-    from .testing.counting import Queries
 
 __all__ = ["SyncAPI", "SyncHelpers"]
 
@@ -41,7 +41,7 @@ TP = TypeVar("TP", bound=tuple[Any, ...])
 Ts = TypeVarTuple("Ts")
 
 
-class SyncHelpers:
+class SyncHelpers(QueryCounts):
     """What ``db`` itself offers under Flask. All of it needs an app context."""
 
     session: ScopedSession
@@ -386,33 +386,6 @@ class SyncHelpers:
 
         with isolate(registration_of(self._db, app).engines, "sync"):
             yield
-
-    def count_queries(
-        self, bind_key: schema.BindKeys = schema.ALL, *, app: Any = None
-    ) -> AbstractContextManager[Queries]:
-        """Capture the statements that an app's databases get in this block, in any
-        context, thread or task: ``with db.sync.count_queries() as queries: ...``.
-
-        :param bind_key: A bind key or a list of them; all by default.
-        :param app: The app; the current one if ``None``.
-        :return: A list that grows while the block runs.
-        :raises ContextError: without ``app``, outside an app context.
-        :raises UnknownBindKeyError: if a key is not configured.
-        """
-        from .testing.counting import count_queries
-
-        return count_queries(self._db, bind_key, app)
-
-    def assert_queries(
-        self, count: int, bind_key: schema.BindKeys = schema.ALL, *, app: Any = None
-    ) -> AbstractContextManager[Queries]:
-        """:meth:`count_queries`, which must be so many at the end of the block.
-
-        :raises AssertionError: if they are not; it lists them.
-        """
-        from .testing.counting import assert_queries
-
-        return assert_queries(self._db, count, bind_key, app)
 
     def dispose(self) -> None:
         """Close the pooled connections of the current app's sync engines."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -22,7 +20,7 @@ from ..urls import API
 if TYPE_CHECKING:
     from ..extension import Extension
 
-__all__ = ["CapturedQuery", "Queries"]
+__all__ = ["CapturedQuery", "Queries", "QueryCount"]
 
 _WIDTH = 500
 
@@ -75,65 +73,53 @@ class Queries(list[CapturedQuery]):
         return "\n".join(lines)
 
 
-@contextmanager
-def count_queries(
-    db: Extension, bind_key: schema.BindKeys, app: Any
-) -> Iterator[Queries]:
-    """``db.sync.count_queries``."""
-    registration = registration_of(db, app)
-    counter = _Counter(schema.bind_keys(registration.engines.binds, bind_key))
-    registration.engines.watch(counter.listen)
-    try:
-        yield counter.queries
-    finally:
-        registration.engines.unwatch(counter.listen)
-        counter.stop()
+class QueryCount:
+    """A block, of ``with`` or ``async with``, whose statements are captured.
 
+    :param db: The extension object.
+    :param bind_key: A bind key or a list of them, or ``ALL``.
+    :param app: The app; the current one if ``None``.
+    :param expected: How many statements there must be at the end.
+    """
 
-@contextmanager
-def assert_queries(
-    db: Extension, count: int, bind_key: schema.BindKeys, app: Any
-) -> Iterator[Queries]:
-    """``db.sync.assert_queries``."""
-    with count_queries(db, bind_key, app) as queries:
-        yield queries
-    if len(queries) != count:
-        were = f"{len(queries)} ran" if queries else "none ran"
-        plural = "" if count == 1 else "s"
-        raise AssertionError(
-            f"{count} statement{plural} expected, {were}.\n"
-            f"{queries.compared_with(count)}"
-        )
-
-
-@asynccontextmanager
-async def async_count_queries(
-    db: Extension, bind_key: schema.BindKeys, app: Any
-) -> AsyncIterator[Queries]:
-    """``db.aio.count_queries``."""
-    with count_queries(db, bind_key, app) as queries:
-        yield queries
-
-
-@asynccontextmanager
-async def async_assert_queries(
-    db: Extension, count: int, bind_key: schema.BindKeys, app: Any
-) -> AsyncIterator[Queries]:
-    """``db.aio.assert_queries``."""
-    with assert_queries(db, count, bind_key, app) as queries:
-        yield queries
-
-
-class _Counter:
-    """The listeners of one block."""
-
-    def __init__(self, keys: list[str | None]) -> None:
-        self.queries = Queries()
-        self._keys = keys
+    def __init__(
+        self,
+        db: Extension,
+        bind_key: schema.BindKeys,
+        app: Any,
+        expected: int | None = None,
+    ) -> None:
+        self._engines = registration_of(db, app).engines
+        self._keys = schema.bind_keys(self._engines.binds, bind_key)
+        self._expected = expected
+        self._queries = Queries()
         self._starts: dict[int, float] = {}
         self._listening: list[tuple[Engine, str, Any]] = []
 
-    def listen(self, engine: Engine, bind: Bind, api: API) -> None:
+    def __enter__(self) -> Queries:
+        self._engines.watch(self._listen)
+        return self._queries
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._engines.unwatch(self._listen)
+        for engine, name, listener in self._listening:
+            event.remove(engine, name, listener)
+        expected, queries = self._expected, self._queries
+        if kind is None and expected is not None and len(queries) != expected:
+            were = f"{len(queries)} ran" if queries else "none ran"
+            plural = "" if expected == 1 else "s"
+            raise AssertionError(
+                f"{expected} statement{plural} expected, {were}.\n"
+                f"{queries.compared_with(expected)}"
+            )
+
+    async def __aenter__(self) -> Queries:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.__exit__(kind)
+
+    def _listen(self, engine: Engine, bind: Bind, api: API) -> None:
         if bind.key not in self._keys:
             return
 
@@ -143,24 +129,16 @@ class _Counter:
             sql: Any,
             parameters: Any,
             context: Any,
-            _: Any,
+            many: bool,
         ) -> None:
             self._starts[id(context)] = perf_counter()
 
-        def end(
-            connection: Any,
-            cursor: Any,
-            sql: Any,
-            parameters: Any,
-            context: Any,
-            _: Any,
-        ) -> None:
-            self._append(bind.key, context, engine.hide_parameters)
+        def end(*arguments: Any) -> None:
+            self._append(bind.key, arguments[4], engine.hide_parameters)
 
         def error(error: ExceptionContext) -> None:
             if error.execution_context is not None:
-                context = error.execution_context
-                self._append(bind.key, context, engine.hide_parameters)
+                self._append(bind.key, error.execution_context, engine.hide_parameters)
 
         for name, listener in (
             ("before_cursor_execute", start),
@@ -170,17 +148,13 @@ class _Counter:
             event.listen(engine, name, listener)
             self._listening.append((engine, name, listener))
 
-    def stop(self) -> None:
-        for engine, name, listener in self._listening:
-            event.remove(engine, name, listener)
-
     def _append(self, key: str | None, execution: Any, hide: bool) -> None:
         start = self._starts.pop(id(execution), None)
         if start is None:  # It ran, and its rows could not be fetched.
             return
         context = current_context()
         app = None if context is None else context.app
-        self.queries.append(
+        self._queries.append(
             CapturedQuery(
                 statement=execution.statement,
                 parameters=None if hide else execution.parameters,
