@@ -160,7 +160,9 @@ class Engines:
         self._instrument = instrument
         self._memory: dict[str | None, MemoryDatabase] = {}
         self.sync: EngineMap[Engine] = EngineMap(
-            config.binds, self._make_sync, self._tell_of_sync
+            config.binds,
+            self._make_sync,
+            lambda engine, bind: self._tell(engine, bind, "sync"),
         )
         self._loops: dict[asyncio.AbstractEventLoop, LoopEngines] = {}
         self._last: LoopEngines | None = None
@@ -197,7 +199,7 @@ class Engines:
                     loop,
                     self.binds,
                     self._make_async,
-                    self._tell_of_async,
+                    lambda engine, bind: self._tell(engine.sync_engine, bind, "async"),
                     self._forget,
                 )
                 self._loops[loop] = engines
@@ -223,31 +225,23 @@ class Engines:
         that is made.
         """
         self._watchers.append(watcher)
-        for bind, engine in self._made("sync"):
-            watcher(engine, bind, "sync")
-        for bind, engine in self._made("async"):
-            watcher(engine, bind, "async")
+        for engine, bind, api in tuple(self._made()):
+            watcher(engine, bind, api)
 
     def unwatch(self, watcher: Watcher) -> None:
         """Call a function no more."""
         self._watchers.remove(watcher)
 
-    def _tell_of_sync(self, engine: Engine, bind: Bind) -> None:
+    def _tell(self, engine: Engine, bind: Bind, api: API) -> None:
         for watcher in tuple(self._watchers):
-            watcher(engine, bind, "sync")
+            watcher(engine, bind, api)
 
-    def _tell_of_async(self, engine: AsyncEngine, bind: Bind) -> None:
-        for watcher in tuple(self._watchers):
-            watcher(engine.sync_engine, bind, "async")
-
-    def _made(self, api: API) -> list[tuple[Bind, Engine]]:
-        if api == "sync":
-            return [(self.binds[key], each) for key, each in self.sync.made.items()]
-        return [
-            (self.binds[key], each.sync_engine)
-            for engines in tuple(self._loops.values())
-            for key, each in engines.map.made.items()
-        ]
+    def _made(self) -> Iterator[tuple[Engine, Bind, API]]:
+        for key, engine in self.sync.made.items():
+            yield engine, self.binds[key], "sync"
+        for loop_engines in tuple(self._loops.values()):
+            for key, async_engine in loop_engines.map.made.items():
+                yield async_engine.sync_engine, self.binds[key], "async"
 
     def dispose_sync(self) -> None:
         """Close the pooled connections of the sync engines."""

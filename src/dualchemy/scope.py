@@ -174,7 +174,7 @@ def current_registration(db: Extension) -> Registration:
     :raises ContextError: outside an app context, and in one of an app that ``db`` was
         not initialised on.
     """
-    return _registration_of(_find_context(), db)
+    return _registration_in(_find_context(), db)
 
 
 def _find_context() -> AppContext | None:
@@ -184,7 +184,7 @@ def _find_context() -> AppContext | None:
     return context
 
 
-def _registration_of(context: AppContext | None, db: Extension) -> Registration:
+def _registration_in(context: AppContext | None, db: Extension) -> Registration:
     if context is None:
         raise ContextError(
             "Working outside of application context: 'db.session', the engines and"
@@ -192,10 +192,10 @@ def _registration_of(context: AppContext | None, db: Extension) -> Registration:
             " in 'with app.app_context():' (Flask) or 'async with app.app_context():'"
             " (Quart)."
         )
-    return registration_on(context.app, db)
+    return _registration_on(context.app, db)
 
 
-def registration_on(app: Any, db: Extension) -> Registration:
+def _registration_on(app: Any, db: Extension) -> Registration:
     """Return what ``db.init_app`` left on an app.
 
     :raises ContextError: if it was not called on it.
@@ -220,7 +220,7 @@ def registration_of(db: Extension, app: Any = None) -> Registration:
 
     :raises ContextError: as :func:`current_registration`.
     """
-    return current_registration(db) if app is None else registration_on(app, db)
+    return current_registration(db) if app is None else _registration_on(app, db)
 
 
 def loop_of(context: AppContext) -> asyncio.AbstractEventLoop | None:
@@ -243,7 +243,7 @@ def current_scope(db: Extension) -> Scope:
     scope: Scope | None = getattr(context, _SLOT, None)
     if scope is not None and scope.db is db:
         return scope
-    registration = _registration_of(context, db)
+    registration = _registration_in(context, db)
     if scope is not None or not is_pushed(context):
         raise ContextError(CONTEXT_ENDED)
     scope = Scope(registration)

@@ -59,8 +59,7 @@ def app_of_command(command: click.Context) -> tuple[Framework, Any] | None:
         app = framework.app_of_command(command)
         if app is not None:
             return framework, app
-    active = current_framework()
-    context = current_context()
+    active, context = _current()
     return None if active is None or context is None else (active, context.app)
 
 
@@ -78,28 +77,29 @@ def load_quart() -> bool:
     return True
 
 
-def current_framework() -> Framework | None:
-    """Return the framework that has an active app context.
+def _current() -> tuple[Framework | None, AppContext | None]:
+    """Return the framework that has an active app context, and that.
 
     Where both have one (a test that holds a Flask context while it calls a Quart
     client, say), it is the one that runs code the way the caller runs: Quart on an
     event loop, Flask elsewhere.
     """
-    found: Framework | None = None
+    found: tuple[Framework | None, AppContext | None] = None, None
     for framework in _loaded:
-        if framework.context() is not None and (found is None or framework.runs_here()):
-            found = framework
+        context = framework.context()
+        if context is not None and (found[0] is None or framework.runs_here()):
+            found = framework, context
     return found
+
+
+def current_framework() -> Framework | None:
+    """Return the framework that has an active app context."""
+    return _current()[0]
 
 
 def current_context() -> AppContext | None:
     """Return the active app context of :func:`current_framework`."""
-    found: AppContext | None = None
-    for framework in _loaded:  # each use of db.session comes here: one look at each
-        context = framework.context()
-        if context is not None and (found is None or framework.runs_here()):
-            found = context
-    return found
+    return _current()[1]
 
 
 def current_request() -> Request | None:
