@@ -18,7 +18,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from support.apps import Site, fresh_db, resolve, serve
 from support.databases import Backend
 
-from dualchemy import IsolationError, models_committed
+from dualchemy import IsolationError, get_recorded_queries, models_committed
 from dualchemy.cli import with_appcontext
 
 ALL = ("sqlite", "sqlite-memory", "postgresql", "postgresql-psycopg", "mariadb")
@@ -51,6 +51,16 @@ class World:
         """Return the names that a new app context sees."""
         async with self.site.context():
             return await self.seen_by(self.db.session)
+
+    @asynccontextmanager
+    async def begin(self, engine: Any) -> AsyncIterator[Any]:
+        """A transaction of an engine of either API."""
+        if self.site.is_async:
+            async with engine.begin() as connection:
+                yield connection
+        else:
+            with engine.begin() as connection:
+                yield connection
 
     async def seen_by(self, session: Any) -> list[str]:
         select = sa.select(self.User.name).order_by(self.User.name)
@@ -160,17 +170,12 @@ class TestOneTransaction:
     async def test_engine_and_sessionmaker_are_isolated(self, world: World) -> None:
         insert = sa.insert(world.User)
         async with world.isolation(), world.site.context():
-            engine = world.site.api.engine
-            if world.site.is_async:
-                async with engine.begin() as connection:
-                    await connection.execute(insert, [{"name": "a"}, {"name": "b"}])
-                async with world.db.aio.sessionmaker.begin() as session:
-                    session.add(world.User(name="c"))
-            else:
-                with engine.begin() as connection:
+            async with world.begin(world.site.api.engine) as connection:
+                await resolve(
                     connection.execute(insert, [{"name": "a"}, {"name": "b"}])
-                with world.db.sync.sessionmaker.begin() as session:
-                    session.add(world.User(name="c"))
+                )
+            async with world.begin(world.site.api.sessionmaker) as session:
+                session.add(world.User(name="c"))
             assert await world.names() == ["a", "b", "before", "c"]
         assert await world.names() == ["before"]
 
@@ -179,12 +184,9 @@ class TestOneTransaction:
             engine = world.site.api.engine
             async with world.isolation():
                 assert "isolation" in engine.pool.status()
-                if world.site.is_async:
-                    async with engine.begin() as connection:
-                        await connection.execute(sa.insert(world.User), [{"name": "a"}])
-                else:
-                    with engine.begin() as connection:
-                        connection.execute(sa.insert(world.User), [{"name": "a"}])
+                async with world.begin(engine) as connection:
+                    insert = sa.insert(world.User)
+                    await resolve(connection.execute(insert, [{"name": "a"}]))
                 assert await world.names() == ["a", "before"]
         assert await world.names() == ["before"]
 
@@ -193,19 +195,47 @@ class TestOneTransaction:
             async with world.site.context():
                 options = {"isolation_level": "AUTOCOMMIT"}
                 engine = world.site.api.engine.execution_options(**options)
-                insert = sa.insert(world.User)
-                if world.site.is_async:
-                    async with engine.connect() as connection:
-                        await connection.execute(insert, [{"name": "a"}])
-                else:
-                    with engine.connect() as connection:
-                        connection.execute(insert, [{"name": "a"}])
+                async with world.begin(engine) as connection:
+                    insert = sa.insert(world.User)
+                    await resolve(connection.execute(insert, [{"name": "a"}]))
+                    await resolve(connection.rollback())
             assert await world.names() == ["a", "before"]
             async with world.site.context():
                 world.db.session.add(world.User(name="b"))
                 await resolve(world.db.session.flush())
             assert await world.names() == ["a", "before"]
         assert await world.names() == ["before"]
+
+    async def test_engine_that_autocommits(
+        self, make_site: Any, framework: str, backend: Backend
+    ) -> None:
+        db = fresh_db(engine_options={"isolation_level": "AUTOCOMMIT"})
+        site = make_site(framework, db, SQLALCHEMY_DATABASE_URI=backend.url)
+        world = await make_world(site, backend)
+        async with world.isolation():
+            await world.add("a")
+            async with site.context():
+                db.session.add(world.User(name="b"))
+                await resolve(db.session.flush())
+                await resolve(db.session.rollback())
+            assert await world.names() == ["a", "b", "before"]
+        assert await world.names() == ["before"]
+        await world.add("c")
+        assert await world.names() == ["before", "c"]
+
+    async def test_statements_are_recorded(
+        self, make_site: Any, framework: str, backend: Backend
+    ) -> None:
+        site = make_site(
+            framework,
+            SQLALCHEMY_DATABASE_URI=backend.url,
+            SQLALCHEMY_RECORD_QUERIES=True,
+        )
+        world = await make_world(site, backend)
+        async with world.isolation(), site.context():
+            await world.seen_by(world.db.session)
+            (query,) = get_recorded_queries()
+            assert query.statement.startswith("SELECT")
 
     async def test_inner_isolation(self, world: World) -> None:
         async with world.isolation():
@@ -643,6 +673,20 @@ class TestEdges:
             with world.db.sync.isolation(other.app):
                 pass
 
+    async def test_databases_of_each_api(
+        self, make_site: Any, framework: str, backend: Backend, make_database: Any
+    ) -> None:
+        other = make_database("sqlite", "other")
+        site = make_site(
+            framework,
+            SQLALCHEMY_BINDS={None: {"url": backend.url, "async": {"url": other}}},
+        )
+        async with site.context():
+            with site.db.sync.isolation():
+                with pytest.raises(IsolationError, match="databases of their own"):
+                    await site.db.aio.session.execute(sa.text("SELECT 1"))
+                site.db.sync.session.execute(sa.text("SELECT 1"))
+
     async def test_dispose_inside(self, world: World) -> None:
         async with world.isolation():
             await world.add("a")
@@ -816,21 +860,11 @@ class TestDrivers:
         self, world: World
     ) -> None:
         async with world.isolation(), world.site.context():
-            engine = world.site.api.engine
-            bad = sa.text("SELECT 1/0")
-            insert = sa.insert(world.User).values(name="a")
-            if world.site.is_async:
-                async with engine.connect() as connection:
-                    await connection.execute(insert)
-                    with pytest.raises(sa.exc.DBAPIError):
-                        await connection.execute(bad)
-                    await connection.commit()
-            else:
-                with engine.connect() as connection:
-                    connection.execute(insert)
-                    with pytest.raises(sa.exc.DBAPIError):
-                        connection.execute(bad)
-                    connection.commit()
+            async with world.begin(world.site.api.engine) as connection:
+                insert = sa.insert(world.User).values(name="a")
+                await resolve(connection.execute(insert))
+                with pytest.raises(sa.exc.DBAPIError):
+                    await resolve(connection.execute(sa.text("SELECT 1/0")))
             assert await world.names() == ["before"]
 
 

@@ -11,6 +11,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -39,6 +40,8 @@ class Real:
     def __init__(self, pool: Pool, dialect: Dialect) -> None:
         self.dialect = dialect
         self.connection: Any = None
+        self.autocommits: bool = False
+        """Whether each statement would be a transaction without the isolation."""
         self._pool = pool
         self._lock = threading.RLock()
         self._is_running = False
@@ -53,11 +56,19 @@ class Real:
         if self.connection is not None:
             self.stack.check()
             return
-        taken: Any = self._pool.connect()
-        self._taken, self.connection = taken, taken.dbapi_connection
-        if self.dialect.name == "sqlite":
-            # Its drivers begin a transaction before INSERT, UPDATE and DELETE only.
-            self._send("BEGIN")
+        self._taken: Any = self._pool.connect()
+        self.connection = self._taken.dbapi_connection
+        self.autocommits = self.dialect.detect_autocommit_setting(self.connection)
+        try:
+            # The drivers of SQLite begin before INSERT, UPDATE and DELETE only, and one
+            # that was told to commit by itself never does.
+            if self.dialect.name == "sqlite" or self.autocommits:
+                self._send("BEGIN")
+        except BaseException:
+            self.connection = None
+            self._taken.invalidate()
+            self._taken.close()
+            raise
         for level in levels:
             level[self] = self.begin_level()
 
@@ -74,9 +85,12 @@ class Real:
 
     def _close(self) -> None:
         self.stack.is_over = True
+        if self.autocommits:
+            with suppress(IsolationError):  # What was done is lost with the connection.
+                self.stack.send("ROLLBACK")
         if self.stack.broken is not None:
             self._taken.invalidate()
-        self._taken.close()  # which rolls back
+        self._taken.close()  # which has the others roll back
 
     def _send(self, sql: str) -> Any:
         cursor = self.connection.cursor()
@@ -199,7 +213,9 @@ class Connection:
     """A DBAPI connection that shares a real one."""
 
     def __init__(self, real: Real) -> None:
-        self.__dict__.update(_real=real, _transaction=Transaction(real.stack))
+        transaction = Transaction(real.stack)
+        transaction.autocommits = real.autocommits
+        self.__dict__.update(_real=real, _transaction=transaction)
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
         return self._real.run(self._cursor, args, kwargs)

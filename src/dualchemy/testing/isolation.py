@@ -91,7 +91,7 @@ class Isolation:
     def end_level(self) -> None:
         """End the innermost isolation inside this one."""
         for real, transaction in self._levels.pop().items():
-            if real.stack.broken is None:
+            if real.stack.broken is None and not real.is_gone:
                 real.run(real.stack.undo, transaction)
 
     def _opened(self) -> list[Real]:
