@@ -787,6 +787,42 @@ class TestDrivers:
             assert names == ["a", "before"]
         assert await world.names() == ["before"]
 
+    @pytest.mark.backends("sqlite", "sqlite-memory")
+    async def test_what_ends_the_transaction_of_sqlite(self, world: World) -> None:
+        twice = "INSERT OR ROLLBACK INTO person (name) VALUES ('before')"
+        async with world.isolation():
+            await world.add("a")
+            with pytest.raises(IsolationError, match="rolled back or committed all"):
+                async with world.site.context():
+                    with pytest.raises(IntegrityError):
+                        await resolve(world.db.session.execute(sa.text(twice)))
+                await world.add("b")
+            with pytest.raises(IsolationError, match="rolled back or committed all"):
+                await world.add("c")
+        assert await world.names() == ["before"]
+
+    @pytest.mark.backends("sqlite", "sqlite-memory", "postgresql-psycopg")
+    async def test_short_cuts_of_a_connection(self, world: World) -> None:
+        def use(engine: sa.Engine) -> None:
+            connection: Any = engine.raw_connection()
+            driver = connection.dbapi_connection
+            driver.execute("INSERT INTO person (name) VALUES ('a')")
+            connection.rollback()
+            for name in ("executescript", "transaction"):
+                with pytest.raises(IsolationError, match="commits by itself"):
+                    getattr(driver, name)
+            with pytest.raises(IsolationError, match="commits by itself"):
+                connection.cursor().executescript  # noqa: B018
+            connection.close()
+
+        async with world.isolation(), world.site.context():
+            if world.site.is_async:
+                engine = world.db.aio.engine.sync_engine
+                await world.db.session().run_sync(lambda _: use(engine))
+            else:
+                use(world.db.sync.engine)
+            assert await world.names() == ["before"]
+
     @pytest.mark.backends("postgresql", "mariadb")
     async def test_transaction_control_in_text(self, world: World) -> None:
         async with world.isolation():

@@ -93,6 +93,10 @@ class Real:
         self._taken.close()  # which has the others roll back
 
     def _send(self, sql: str) -> Any:
+        is_sqlite = self.dialect.name == "sqlite" and sql != "BEGIN"
+        if is_sqlite and not self._taken.driver_connection.in_transaction:
+            # A savepoint would begin a transaction, and its release commit.
+            raise RuntimeError("SQLite rolled back or committed all")
         cursor = self.connection.cursor()
         try:
             cursor.execute(sql)
@@ -225,6 +229,12 @@ class Connection:
         cursor = self._real.connection.cursor(*args, **kwargs)
         return Cursor(self._real, self._transaction, cursor)
 
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        """The short cut of some drivers."""
+        cursor = self.cursor()
+        cursor.execute(*args, **kwargs)
+        return cursor
+
     def commit(self) -> None:
         self._real.run(self._transaction.commit)
 
@@ -267,6 +277,7 @@ class Connection:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("tpc_"):
             raise IsolationError("A two-phase transaction cannot be isolated.")
+        _refuse(name)
         return getattr(self._real.connection, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -329,6 +340,7 @@ class Cursor:
         await greenlet_spawn(self.close)
 
     def __getattr__(self, name: str) -> Any:
+        _refuse(name)
         value = getattr(self._cursor, name)
         if not callable(value):
             return value
@@ -351,6 +363,15 @@ def _call(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     return function(*args, **kwargs)
+
+
+def _refuse(name: str) -> None:
+    """Refuse what a driver does to transactions past the statements it is given."""
+    if name in {"executescript", "transaction"}:
+        raise IsolationError(
+            f"{name!r} of a driver's connection commits by itself, which an isolation"
+            " could not undo. Run statements one by one."
+        )
 
 
 class IsolatedPool(sa_pool.NullPool):
