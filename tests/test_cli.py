@@ -26,13 +26,16 @@ from dualchemy import ContextError
 from dualchemy.cli import with_appcontext
 
 PROGRAM = """
-import asyncio, os, sys
+import asyncio, os, signal, sys
 import click
 from sqlalchemy import select
 from sqlalchemy.orm import Mapped, mapped_column
 from dualchemy import Model, SQLAlchemy
 from dualchemy.cli import with_appcontext
 from FRAMEWORK import Blueprint, APP
+
+# Of a shell's background job, as these tests may be, it is ignored from the start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 class Base(Model):
     pass
