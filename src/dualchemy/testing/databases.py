@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,9 +46,11 @@ def own_database(
     if is_sqlite(url):
         path = Path(database)
         path = path.with_name(f"{path.stem}{end}{path.suffix}")
-        yield url.set(database=str(path)).render_as_string(hide_password=False)
-        for each in (path, *(Path(f"{path}{x}") for x in ("-wal", "-shm", "-journal"))):
-            each.unlink(missing_ok=True)
+        try:
+            yield url.set(database=str(path)).render_as_string(hide_password=False)
+        finally:
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                Path(f"{path}{suffix}").unlink(missing_ok=True)
         return
     own = url.set(database=database[: _LONGEST - len(end)] + end)
     quoted = _quote(url, own.database or "")
@@ -73,7 +75,7 @@ def _quote(url: URL, name: str) -> str:
 
 def _run(url: URL, sql: str) -> None:
     """Run a statement on the server, past the database of the URL."""
-    server = url.set(database="postgres" if _is_postgresql(url) else None)
+    server = url.set(database="postgres" if _is_postgresql(url) else "")
     options = {"isolation_level": "AUTOCOMMIT", "poolclass": sa.NullPool}
     try:
         engine = sa.create_engine(for_api(server, "sync", "database_url"), **options)
@@ -89,9 +91,8 @@ def _run(url: URL, sql: str) -> None:
                 await connection.exec_driver_sql(sql)
 
         # An event loop may be running in this thread.
-        thread = threading.Thread(target=asyncio.run, args=[run()])
-        thread.start()
-        thread.join()
+        with ThreadPoolExecutor(1) as threads:
+            threads.submit(asyncio.run, run()).result()
     else:
         with engine.connect() as connection:
             connection.exec_driver_sql(sql)

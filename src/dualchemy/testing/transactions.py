@@ -34,18 +34,8 @@ _SAVEPOINT = re.compile(
 )
 _READS = {"SELECT", "SHOW", "EXPLAIN", "DESCRIBE", "DESC", "VALUES", "PRAGMA", "TABLE"}
 _COMMITS_ITSELF = {
-    *(
-        "ALTER",
-        "ANALYZE",
-        "CREATE",
-        "DROP",
-        "FLUSH",
-        "GRANT",
-        "INSTALL",
-        "LOAD",
-        "LOCK",
-    ),
-    *("OPTIMIZE", "RENAME", "REPAIR", "REVOKE", "TRUNCATE", "UNLOCK"),
+    *("ALTER", "ANALYZE", "CREATE", "DROP", "FLUSH", "GRANT", "INSTALL", "LOAD"),
+    *("LOCK", "OPTIMIZE", "RENAME", "REPAIR", "REVOKE", "TRUNCATE", "UNLOCK"),
 }
 """Statements before which MySQL and MariaDB commit.
 https://mariadb.com/kb/en/sql-statements-that-cause-an-implicit-commit/
@@ -204,9 +194,11 @@ class Transaction:
         self._stack = stack
         self._base: Savepoint | None = None
         """Where a rollback goes: before its first change."""
-        self._failed = False
+        self.has_failed: bool = False
+        """Whether the database would answer nothing but a rollback."""
         self._is_undone = False
-        self.autocommits = False
+        self.autocommits: bool = False
+        """Whether each statement is a transaction."""
 
     @property
     def is_begun(self) -> bool:
@@ -238,7 +230,7 @@ class Transaction:
                 f"MySQL and MariaDB commit before {word}, which an isolation could not"
                 " undo. Create the tables before it begins."
             )
-        if self._failed:
+        if self.has_failed:
             return True
         if word in _READS or (word == "WITH" and not _CHANGES.search(sql)):
             if stack.aborts:
@@ -251,15 +243,10 @@ class Transaction:
             stack.note_change_of_tables()
         return True
 
-    @property
-    def has_failed(self) -> bool:
-        """Whether the database would answer nothing but a rollback."""
-        return self._failed
-
     def after_error(self) -> None:
         """Make the connection fit for others again."""
-        if self._stack.aborts and not self._failed:
-            self._failed = True
+        if self._stack.aborts and not self.has_failed:
+            self.has_failed = True
             self._stack.go_back(self._stack.of(self)[-1])
 
     def after_success(self) -> None:
@@ -272,7 +259,7 @@ class Transaction:
         :raises sqlalchemy.exc.DBAPIError: of the driver, if a deferred constraint fails.
         """
         self.check_life()
-        if self._failed:
+        if self.has_failed:
             self.rollback()
             return
         if self._base is not None:
@@ -296,7 +283,7 @@ class Transaction:
 
     def _end(self) -> None:
         self._base = None
-        self._failed = False
+        self.has_failed = False
         if savepoints := self._stack.of(self):
             self._stack.close(savepoints)
 
@@ -368,4 +355,4 @@ class Transaction:
         savepoint = self._labelled(label)[0]
         self._check_newer(savepoint)
         self._stack.go_back(savepoint)
-        self._failed = False
+        self.has_failed = False
