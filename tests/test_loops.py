@@ -522,7 +522,7 @@ def test_server_that_fell_silent_does_not_hold_the_end(
     """And no connection is left to the garbage collector."""
     if not server.is_private:
         pytest.skip("only the private server is known to listen on a socket file")
-    monkeypatch.setattr("dualchemy.engines.GRACE", 0.3)
+    monkeypatch.setattr("dualchemy.loops.GRACE", 0.3)
     url = make_url(backend.url)
     proxy = Proxy(f"{url.query['host']}/.s.PGSQL.5432")
     through = url.set(host="127.0.0.1", port=proxy.port, query={"sslmode": "disable"})

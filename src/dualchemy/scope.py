@@ -16,7 +16,7 @@ from sqlalchemy import orm
 from sqlalchemy.util import ScopedRegistry
 
 from .config import Config
-from .engines import Engines, LoopEngines
+from .engines import Engines
 from .errors import ContextError
 from .frameworks import (
     AppContext,
@@ -25,6 +25,7 @@ from .frameworks import (
     is_pushed,
     load_quart,
 )
+from .loops import LoopEngines
 from .shielding import cancel_again, finish
 
 if TYPE_CHECKING:

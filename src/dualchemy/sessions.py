@@ -30,7 +30,7 @@ from .shielding import PutOff
 from .signals import Tracker
 
 if TYPE_CHECKING:
-    from .engines import EngineMap
+    from .engine_map import EngineMap
     from .extension import Extension  # only to name the owner of a session
 
 __all__ = ["ScopedSession", "Session"]
