@@ -20,6 +20,7 @@ from support.databases import Backend
 
 from dualchemy import IsolationError, get_recorded_queries, models_committed
 from dualchemy.cli import with_appcontext
+from dualchemy.testing.isolation import isolate
 
 ALL = ("sqlite", "sqlite-memory", "postgresql", "postgresql-psycopg", "mariadb")
 SERVERS = ("postgresql", "postgresql-psycopg", "mariadb")
@@ -635,6 +636,33 @@ async def test_blocked_loop_is_an_error(make_site: Any, tmp_path: Path) -> None:
         assert "is blocked" in str(result.exception)
 
 
+class TestOutsideLoops:
+    """An isolation that begins where no event loop runs, as the plug-in's do."""
+
+    @pytest.fixture
+    def site(self, make_sync_site: Any, tmp_path: Path) -> Site:
+        url = f"sqlite:///{tmp_path / 'a.db'}"
+        site: Site = make_sync_site("quart", SQLALCHEMY_DATABASE_URI=url)
+        return site
+
+    def test_sync_api_finds_none_before_the_async_one_does(self, site: Site) -> None:
+        with isolate(site.app.extensions["dualchemy"].engines, "async"):
+            with site.db.sync.sessionmaker(app=site.app) as session:
+                with pytest.raises(IsolationError, match="there is no event loop"):
+                    session.execute(sa.text("SELECT 1"))
+
+    def test_second_one_is_an_error(self, site: Site) -> None:
+        async def ask() -> int | None:
+            async with site.db.aio.sessionmaker(app=site.app) as session:
+                return await session.scalar(sa.text("SELECT 1"))
+
+        with isolate(site.app.extensions["dualchemy"].engines, "async"):
+            assert asyncio.run(ask()) == 1
+            with pytest.raises(IsolationError, match="event loop is closed"):
+                asyncio.run(ask())
+        assert asyncio.run(ask()) == 1
+
+
 @pytest.mark.backends(*ALL)
 class TestEdges:
     async def test_connection_in_use_is_refused(self, world: World) -> None:
@@ -683,8 +711,11 @@ class TestEdges:
         )
         async with site.context():
             with site.db.sync.isolation():
-                with pytest.raises(IsolationError, match="databases of their own"):
-                    await site.db.aio.session.execute(sa.text("SELECT 1"))
+                for _ in range(
+                    2
+                ):  # The second time there is no engine left of the first.
+                    with pytest.raises(IsolationError, match="databases of their own"):
+                        await site.db.aio.session.execute(sa.text("SELECT 1"))
                 site.db.sync.session.execute(sa.text("SELECT 1"))
 
     async def test_dispose_inside(self, world: World) -> None:

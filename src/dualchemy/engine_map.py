@@ -46,7 +46,11 @@ class EngineMap(Mapping[str | None, E], Generic[E]):
             if key not in self.made:
                 bind = self._binds[key]
                 self.made[key] = self._make(bind)
-                self._tell(self.made[key], bind)
+                try:
+                    self._tell(self.made[key], bind)
+                except BaseException:
+                    del self.made[key]  # which a test's isolation refused
+                    raise
             return self.made[key]
 
     def remember(self, mapper: object, engine: E) -> None:
