@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from asyncio.base_events import BaseEventLoop
 from typing import Any
 
 import pytest
-from sqlalchemy import String, func, select
+from sqlalchemy import String, func, select, text
 from sqlalchemy.orm import Mapped, mapped_column
 from support.apps import Site, fresh_db, resolve, serve
 from support.databases import Backend
@@ -108,3 +110,46 @@ class TestShell:
         site = make_site(framework, db, SQLALCHEMY_DATABASE_URI=backend.url)
         async with site.context():
             assert "db" not in site.app.make_shell_context()
+
+
+@pytest.fixture
+def detours(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note each thread, event loop and call in an executor. One of the last is as dear as
+    a request, and a loop as ten.
+    """
+    made: list[str] = []
+
+    def note(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            made.append(name)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    note(threading.Thread, "start")
+    note(BaseEventLoop, "__init__")
+    note(BaseEventLoop, "run_in_executor")
+    return made
+
+
+@pytest.mark.backends("postgresql", "postgresql-psycopg", "mariadb")
+@pytest.mark.parametrize("work", ["nothing", "session", "statement"])
+async def test_request_makes_no_detour(
+    site: Site, detours: list[str], work: str
+) -> None:
+    @site.view("/")
+    async def view() -> str:
+        if work == "session":
+            site.db.session.add_all([])
+        if work == "statement":
+            assert await resolve(site.db.session.scalar(text("SELECT 1"))) == 1
+        return "done"
+
+    assert await site.get("/") == (200, "done")  # and connects
+    detours.clear()
+    assert await site.get("/") == (200, "done")
+    assert detours == []
+    assert await asyncio.to_thread(lambda: 1) == 1
+    assert detours == ["run_in_executor", "start"]
