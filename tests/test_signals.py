@@ -278,3 +278,18 @@ async def test_nothing_is_told_without_the_config(site: Site) -> None:
             site.db.session.add(Todo())
             await resolve(site.db.session.commit())
     assert changes == []
+
+
+@pytest.mark.backends("sqlite")
+@pytest.mark.parametrize("signal", [before_models_committed, models_committed])
+async def test_session_of_an_app_needs_no_context(tracked: Any, signal: Any) -> None:
+    async with tracked.context():
+        await resolve(tracked.db.create_all())
+    session = tracked.api.sessionmaker(app=tracked.app)
+    with heard(signal, tracked) as changes:
+        session.add(tracked.Todo(title="a"))
+        await resolve(session.commit())
+    assert changes == [("a", "insert")]
+    session.add(tracked.Todo(title="b"))
+    await resolve(session.commit())  # and nobody hears
+    await resolve(session.close())

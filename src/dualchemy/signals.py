@@ -21,7 +21,7 @@ from sqlalchemy import event, inspect, orm
 from sqlalchemy.util import await_only
 
 from .frameworks import current_context
-from .scope import current_registration
+from .scope import registration_of
 
 __all__ = ["before_models_committed", "models_committed"]
 
@@ -92,10 +92,12 @@ def _before_flush(session: Any, context: object, instances: object) -> None:
 
 
 def _before_commit(session: Any) -> None:
+    if not before_models_committed.receivers:
+        return  # the flush that follows records the same
     tracker = _tracker_of(session)
     tracker.record(session)
     if tracker.changes:
-        _send(before_models_committed.send, session, tracker.changes)
+        _send(before_models_committed, session, tracker.changes)
 
 
 def _after_commit(session: Any) -> None:
@@ -103,7 +105,7 @@ def _after_commit(session: Any) -> None:
     if tracker.changes:
         changes = dict(tracker.changes)
         tracker.forget()
-        _send(models_committed.send, session, changes)
+        _send(models_committed, session, changes)
 
 
 def _savepoint_set(session: Any, transaction: orm.SessionTransaction) -> None:
@@ -120,14 +122,16 @@ def _after_soft_rollback(session: Any, transaction: orm.SessionTransaction) -> N
         tracker.forget()
 
 
-def _send(send: Callable[..., Any], session: Any, changes: Changes) -> None:
-    registration = current_registration(session._db)
+def _send(signal: NamedSignal, session: Any, changes: Changes) -> None:
+    if not signal.receivers:
+        return
+    registration = registration_of(session._db, session._app)
     if not registration.config.track_modifications:
         return
-    app = current_context().app  # type: ignore[union-attr]
+    app = session._app or current_context().app  # type: ignore[union-attr]
     run_async = registration.framework.run_async
     wrapper = _await_here if session._proxied_by_async else partial(run_async, app)
-    send(app, _async_wrapper=wrapper, changes=list(changes.values()))
+    signal.send(app, _async_wrapper=wrapper, changes=list(changes.values()))
 
 
 def _await_here(receiver: Callable[..., Any]) -> Callable[..., Any]:
