@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.expression import Grouping
 
-from .statements import sources_of
+from .statements import Columns, sources_of
 
 Expression: TypeAlias = sa.ColumnElement[Any]
 
@@ -45,22 +45,6 @@ class _Sources:
     """Those whose columns an outer join may fill with NULL."""
     finders: list[tuple[Expression, list[sa.FromClause]]] = field(default_factory=list)
     """Columns that a condition makes equal to something, with the tables of that."""
-
-
-Columns: TypeAlias = list[Any]
-"""The columns of a statement, as :func:`columns_of` gives them."""
-
-
-def columns_of(select: Any) -> Columns:
-    """Return the ``column_descriptions`` of a statement. Those of one entity, the rule,
-    have the items ``entity`` and ``expr`` only, for the rest takes its time to make.
-    """
-    first, *others = select._raw_columns
-    if isinstance(first, sa.FromClause) and not others:
-        inspected = first._annotations.get("parententity")
-        if inspected is not None:
-            return [{"entity": inspected.entity, "expr": inspected.entity}]
-    return list(select.column_descriptions)
 
 
 def total_order(

@@ -18,7 +18,8 @@ from sqlalchemy import orm
 from sqlalchemy.util import LRUCache
 
 from .cursors import name_of
-from .ordering import Key, columns_of, total_order
+from .ordering import Key, total_order
+from .statements import columns_of
 from .traits import RAW, forms_of, traits_of
 
 Values = tuple[Any, ...]

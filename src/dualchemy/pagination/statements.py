@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -17,6 +17,9 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.compiler import compiles
 
 from .options import LARGEST, Count
+
+Columns: TypeAlias = list[Any]
+"""The columns of a statement, as :func:`columns_of` gives them."""
 
 S = TypeVar("S")
 
@@ -61,8 +64,8 @@ def between(statement: S, offset: int, limit: int) -> S | None:
     if offset > LARGEST:
         return None
     limit = min(limit, LARGEST - offset)
-    narrowed: S = statement.limit(_number(limit)).offset(_number(offset))  # type: ignore[attr-defined]
-    return narrowed
+    narrowed: S = statement.limit(_number(limit))  # type: ignore[attr-defined]
+    return narrowed.offset(_number(offset)) if offset else narrowed  # type: ignore[attr-defined]
 
 
 def _own_limits(statement: Any) -> tuple[int, int | None]:
@@ -112,7 +115,19 @@ def width(statement: Any) -> int:
     """Return the number of columns and entities in a row."""
     if isinstance(statement, sa.CompoundSelect):
         return len(statement.selected_columns)
-    return len(statement.column_descriptions)
+    return len(columns_of(statement))
+
+
+def columns_of(select: Any) -> Columns:
+    """Return the ``column_descriptions`` of a statement. Those of one entity, the rule,
+    have the items ``entity`` and ``expr`` only, for the rest takes its time to make.
+    """
+    first, *others = select._raw_columns
+    if isinstance(first, sa.FromClause) and not others:
+        inspected = first._annotations.get("parententity")
+        if inspected is not None:
+            return [{"entity": inspected.entity, "expr": inspected.entity}]
+    return list(select.column_descriptions)
 
 
 def is_joined(statement: Any) -> bool:
