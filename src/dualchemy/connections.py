@@ -24,7 +24,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
 from .errors import ContextError
-from .shielding import finish, finish_commit
+from .shielding import finish, finish_commit, finish_commit_in_place
 
 T = TypeVar("T")
 
@@ -158,8 +158,10 @@ def finish_what_was_sent(engine: Engine) -> None:
     statement, leaves that running, and its locks held.
     """
     dialect = engine.dialect
+    # These drivers await futures alone to commit, without a timeout of asyncio's.
+    in_place = dialect.driver in {"asyncpg", "aiosqlite"}
     for name, to_the_end in (
-        ("do_commit", finish_commit),
+        ("do_commit", finish_commit_in_place if in_place else finish_commit),
         ("do_commit_twophase", finish_commit),
         ("do_ping", finish),
         ("do_terminate", finish),

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio import CancelledError
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -20,55 +20,184 @@ A server that went away without a word must not hold the task for longer.
 """
 
 
+End: TypeAlias = tuple[T, CancelledError | None]
+"""The result of what came to its end, and how its caller was cancelled meanwhile."""
+
+
 async def finish(coroutine: Coroutine[Any, Any, T]) -> T:
     """Await a coroutine to its end in a task of its own, whatever is cancelled.
 
-    :raises asyncio.CancelledError: at the end, if the caller was cancelled meanwhile.
+    :raises asyncio.CancelledError: at the end, if the caller was cancelled meanwhile; its
+        cause is what the coroutine raised.
     """
-    task, cancelled = await _to_the_end(coroutine)
+    result, cancelled = await _in_a_task(coroutine)
     if cancelled is not None:
         raise cancelled
-    return task.result()
+    return result
 
 
 async def finish_commit(coroutine: Coroutine[Any, Any, T]) -> T:
     """:func:`finish` a commit. Within :class:`PutOff` a cancellation is raised at the end
     of that, if the commit succeeded.
     """
-    task, cancelled = await _to_the_end(coroutine)
-    caller = asyncio.current_task()
+    return _put_off(*await _in_a_task(coroutine))
+
+
+async def finish_commit_in_place(coroutine: Coroutine[Any, Any, T]) -> T:
+    """:func:`finish_commit` in the calling task. With many requests at once, a task for
+    each commit costs a sixth of the throughput.
+
+    The coroutine must not use :func:`asyncio.timeout`, nor what does: that would cancel
+    the task as well, and the two cannot be told apart.
+    """
+    return _put_off(*await _in_place(coroutine))
+
+
+def _put_off(result: T, cancelled: CancelledError | None) -> T:
     if cancelled is not None:
-        failed = task.cancelled() or task.exception() is not None
-        if failed or caller not in _putting_off:
+        caller = asyncio.current_task()
+        if caller not in _putting_off:
             raise cancelled
         _putting_off[caller] = cancelled
-    return task.result()
+    return result
 
 
-async def _to_the_end(
-    coroutine: Coroutine[Any, Any, T],
-) -> tuple[asyncio.Task[T], CancelledError | None]:
-    """Return the task that is done, and the first cancellation of the caller, whose cause
-    is what went wrong in the task.
+async def _in_a_task(coroutine: Coroutine[Any, Any, T]) -> End[T]:
+    task = _Unstoppable(coroutine, loop=asyncio.get_running_loop())
+    task.begin()
+    try:
+        return await task, None
+    except CancelledError as error:
+        if task.cancelled() and task.message is None:
+            raise
+        cancelled = task.first(error)
+    finally:
+        task.end()
+    if task.cancelled():
+        raise cancelled
+    if (cause := task.exception()) is not None:
+        raise cancelled from cause
+    return task.result(), cancelled
+
+
+async def _in_place(coroutine: Coroutine[Any, Any, T]) -> End[T]:
+    waiting = _InPlace(coroutine)
+    waiting.begin()
+    try:
+        return await waiting, waiting.cancelled
+    except (Exception, CancelledError) as error:
+        if waiting.cancelled is None:
+            raise
+        raise waiting.cancelled from error
+
+
+class _Held:
+    """What a task awaits and is not cancelled with it, until :data:`GRACE` is over.
+
+    asyncio asks what is awaited to be cancelled. If that refuses, it raises the
+    cancellation in the task when the wait is over: the last one of several.
     """
-    loop = asyncio.get_running_loop()
-    caller = asyncio.current_task()
-    task = loop.create_task(coroutine)
-    cancelled: CancelledError | None = None
-    cut_off: asyncio.TimerHandle | None = None
-    if caller is not None and caller.cancelling():
-        cut_off = loop.call_later(GRACE, task.cancel)
-    while not task.done():
+
+    message: tuple[Any, ...] | None = None
+    """What the first cancellation was given."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        raise NotImplementedError
+
+    def cut_off(self) -> object:
+        """Cancel it after all."""
+        raise NotImplementedError
+
+    def begin(self) -> None:
+        """Let the grace of a task begin that is being cancelled already."""
+        caller = asyncio.current_task()
+        if caller is not None and caller.cancelling():
+            self._cut_off_later()
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Refuse."""
+        if self.message is None:
+            self.message = () if msg is None else (msg,)
+        self._cut_off_later()
+        return False
+
+    def _cut_off_later(self) -> None:
+        if self._timer is None:
+            self._timer = self.get_loop().call_later(GRACE, self.cut_off)
+
+    def end(self) -> None:
+        """Let it be, for it has ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def first(self, error: CancelledError) -> CancelledError:
+        """Return the error as that of the first cancellation."""
+        if self.message is not None:
+            error.args = self.message
+        return error
+
+
+class _Unstoppable(_Held, asyncio.Task[T]):
+    """A task that goes on when the one that awaits it is cancelled."""
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.Task.get_loop(self)
+
+    def cut_off(self) -> object:
+        return asyncio.Task.cancel(self)
+
+
+class _InPlace(_Held, Generic[T]):
+    """Awaits a coroutine within the calling task, which goes on when it is cancelled.
+
+    To asyncio this is what the task awaits, in the stead of each future of the coroutine.
+    """
+
+    _future: asyncio.Future[Any] | None = None
+    _asyncio_future_blocking = False  # see asyncio.isfuture
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self._coroutine = coroutine
+        self._loop = asyncio.get_running_loop()
+        self.cancelled: CancelledError | None = None
+
+    def __await__(self) -> Generator[Any, Any, T]:
         try:
-            await asyncio.wait({task})
-        except CancelledError as error:
-            cancelled = cancelled or error
-            cut_off = cut_off or loop.call_later(GRACE, task.cancel)
-    if cut_off is not None:
-        cut_off.cancel()
-    if cancelled is not None and not task.cancelled():
-        cancelled.__cause__ = task.exception()
-    return task, cancelled
+            while True:
+                try:
+                    self._future = self._coroutine.send(None)
+                except StopIteration as stop:
+                    value: T = stop.value
+                    return value
+                try:
+                    yield self._awaited()
+                except CancelledError as error:
+                    if self._future is None or self.message is not None:
+                        self.cancelled = self.cancelled or self.first(error)
+                except Exception:  # noqa: BLE001, S110 - it is the future's, and heard there
+                    pass
+        finally:
+            self.end()
+            self._coroutine.close()
+
+    def _awaited(self) -> _InPlace[T] | None:
+        if self._future is None:  # as asyncio.sleep(0) has it
+            return None
+        self._future._asyncio_future_blocking = False
+        self._asyncio_future_blocking = True
+        return self
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def cut_off(self) -> object:
+        return self._future is not None and self._future.cancel()
+
+    def add_done_callback(self, callback: Callable[..., Any], **options: Any) -> None:
+        assert self._future is not None
+        self._future.add_done_callback(callback, **options)
 
 
 _putting_off: dict[asyncio.Task[Any] | None, CancelledError | None] = {}
