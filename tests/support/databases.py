@@ -15,6 +15,10 @@ from typing import Any, Protocol
 
 import psycopg
 import pymysql
+import sqlalchemy.dialects.mysql
+
+# Not first within a test: an import that fails halfway fails each time after that.
+import sqlalchemy.dialects.postgresql  # noqa: F401
 from sqlalchemy.engine import URL, make_url
 
 POSTGRESQL_VARIABLE = "DUALCHEMY_TEST_POSTGRESQL"
