@@ -154,10 +154,62 @@ async def test_grace(
     else:
         task = await start(to_the_end(work.run()))
     task.cancel("gone")
-    async with asyncio.timeout(5):
-        with pytest.raises(asyncio.CancelledError):
-            await task
+    await asyncio.wait([task], timeout=5)
+    assert task.cancelled()
     assert work.heard == [asyncio.CancelledError]
+
+
+async def test_cancelled_while_it_waits_for_nothing(to_the_end: To) -> None:
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        for _ in range(20):
+            await asyncio.sleep(0)
+            turns += 1
+
+    task = await start(to_the_end(take_turns()))
+    assert 0 < turns < 20
+    task.cancel("gone")
+    with pytest.raises(asyncio.CancelledError, match="gone"):
+        await task
+    assert turns == 20
+
+
+async def test_own_cancellation_that_is_dealt_with(to_the_end: To) -> None:
+    future = asyncio.get_running_loop().create_future()
+
+    async def deal_with_it() -> str:
+        try:
+            await future
+        except asyncio.CancelledError:
+            return "dealt with"
+        raise AssertionError
+
+    task = await start(to_the_end(deal_with_it()))
+    future.cancel()
+    assert await task == "dealt with"
+
+
+async def test_nothing_waits_for_a_grace_that_was_not_needed(to_the_end: To) -> None:
+    class Thing:
+        pass
+
+    async def cancelled_meanwhile(thing: Thing) -> None:
+        await to_the_end(work.run())
+
+    work = Work()
+    thing = Thing()
+    reference = weakref.ref(thing)
+    task = await start(cancelled_meanwhile(thing))
+    task.cancel()
+    await turn()
+    work.first.set_result(1)
+    work.second.set_result(2)
+    await asyncio.wait([task])
+    del thing, task
+    gc.collect()
+    assert reference() is None
 
 
 @pytest.mark.parametrize("way", [finish_commit, finish_commit_in_place])

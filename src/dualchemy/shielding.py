@@ -68,13 +68,11 @@ async def _in_a_task(coroutine: Coroutine[Any, Any, T]) -> End[T]:
     try:
         return await task, None
     except CancelledError as error:
-        if task.cancelled() and task.message is None:
-            raise
         cancelled = task.first(error)
+        if task.cancelled():
+            raise
     finally:
         task.end()
-    if task.cancelled():
-        raise cancelled
     if (cause := task.exception()) is not None:
         raise cancelled from cause
     return task.result(), cancelled
@@ -171,16 +169,16 @@ class _InPlace(_Held, Generic[T]):
                 except StopIteration as stop:
                     value: T = stop.value
                     return value
+                awaited = self._awaited()
                 try:
-                    yield self._awaited()
+                    yield awaited
                 except CancelledError as error:
-                    if self._future is None or self.message is not None:
-                        self.cancelled = self.cancelled or self.first(error)
+                    if awaited is None or self.message is not None:
+                        self.cancelled = self.first(error)
                 except Exception:  # noqa: BLE001, S110 - it is the future's, and heard there
                     pass
         finally:
             self.end()
-            self._coroutine.close()
 
     def _awaited(self) -> _InPlace[T] | None:
         if self._future is None:  # as asyncio.sleep(0) has it
