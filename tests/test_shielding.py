@@ -196,7 +196,11 @@ async def test_nothing_waits_for_a_grace_that_was_not_needed(to_the_end: To) -> 
         pass
 
     async def cancelled_meanwhile(thing: Thing) -> None:
-        await to_the_end(work.run())
+        await to_the_end(result(thing))
+
+    async def result(thing: Thing) -> Thing:
+        await work.run()
+        return thing
 
     work = Work()
     thing = Thing()

@@ -17,7 +17,7 @@ import psycopg
 import pymysql
 import sqlalchemy.dialects.mysql
 
-# Not first within a test: an import that fails halfway fails each time after that.
+# Not first in a test of pytester's, which forgets the modules that it is first to import.
 import sqlalchemy.dialects.postgresql  # noqa: F401
 from sqlalchemy.engine import URL, make_url
 
