@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError, InternalError
 from sqlalchemy.orm import Mapped, mapped_column
 from support.apps import Site, fresh_db, resolve, serve
@@ -786,6 +787,78 @@ async def test_lost_connection(world: World, server: Any) -> None:
         with pytest.raises(IsolationError, match="was lost"):
             await world.add("c")
     assert await world.names() == ["before"]
+
+
+@pytest.mark.backends("postgresql", "postgresql-psycopg")
+async def test_connection_that_was_lost_before(
+    framework: str, backend: Backend, make_site: Any, server: Any
+) -> None:
+    """An engine that commits by itself begins once more, on another connection."""
+    world = await make_world(
+        make_site(
+            framework,
+            SQLALCHEMY_DATABASE_URI=backend.url,
+            SQLALCHEMY_ENGINE_OPTIONS={
+                "isolation_level": "AUTOCOMMIT",
+                "pool_ping_after": None,
+            },
+        ),
+        backend,
+    )
+    server.disconnect_all(sa.make_url(backend.url).database)
+    async with world.isolation():
+        with pytest.raises(Exception, match=r"clos|terminat"):
+            await world.names()
+        await world.add("a")
+        assert await world.names() == ["a", "before"]
+    assert await world.names() == ["before"]
+
+
+def test_session_that_is_collected_within_a_statement(
+    make_sync_site: Any, tmp_path: Path
+) -> None:
+    """Its rollback has its turn when that is done."""
+    site = make_sync_site(
+        "flask", SQLALCHEMY_DATABASE_URI=f"sqlite:///{tmp_path / 'a'}"
+    )
+
+    class Note(site.db.Model):  # type: ignore[name-defined]
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    collecting: list[bool] = []
+    between: list[str] = []
+
+    def collect() -> int:
+        collecting.append(True)
+        number = gc.collect()
+        collecting.clear()
+        return number
+
+    def trace(sql: str) -> None:
+        if collecting:
+            between.append(sql)
+
+    def connected(connection: Any, _: object) -> None:
+        connection.create_function("collect", 0, collect)
+        connection.set_trace_callback(trace)
+
+    with site.app.app_context():
+        event.listen(site.db.engine, "connect", connected)
+        site.db.create_all()
+    with site.db.sync.isolation(site.app), site.app.app_context():
+        gc.disable()
+        try:
+            forgotten = site.db.sync.sessionmaker()
+            forgotten.add(Note(id=1))
+            forgotten.flush()
+            forgotten.info["itself"] = forgotten
+            del forgotten
+            collected = site.db.session.scalar(sa.select(sa.func.collect()))
+        finally:
+            gc.enable()
+        assert collected > 0
+        assert between == []
+        assert site.db.session.get(Note, 1) is None
 
 
 class TestDrivers:
