@@ -332,6 +332,20 @@ class TestCommit:
     """Its outcome is known, whatever is cancelled."""
 
     @pytest.mark.backends("postgresql", "postgresql-psycopg")
+    async def test_that_takes_its_time(self, make_visited: Any) -> None:
+        """A driver's own timeouts, as psycopg had before 3.3, are no cancellation."""
+        site: Site = await make_visited()
+        async with site.context():
+            for statement in SLOW_COMMITS:
+                await site.db.session.execute(text(statement))
+            await site.db.session.commit()
+            site.db.session.add(site.db.Visit(who="ada"))
+            await site.db.session.commit()
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+
+    @pytest.mark.backends("postgresql", "postgresql-psycopg")
     @pytest.mark.parametrize("way", ["commit", "run_sync", "begin"])
     async def test_that_was_sent_is_done_and_told(
         self, make_visited: Any, way: str, caplog: Any

@@ -191,6 +191,23 @@ async def test_own_cancellation_that_is_dealt_with(to_the_end: To) -> None:
     assert await task == "dealt with"
 
 
+@pytest.mark.parametrize("way", [finish, finish_commit])
+async def test_timeout_of_its_own(way: To) -> None:
+    async def look_three_times() -> int:
+        expired = 0
+        for _ in range(3):
+            try:
+                async with asyncio.timeout(0.01):
+                    await asyncio.get_running_loop().create_future()
+            except TimeoutError:
+                expired += 1
+        return expired
+
+    task = await start(way(look_three_times()))
+    assert await task == 3
+    assert task.cancelling() == 0
+
+
 async def test_nothing_waits_for_a_grace_that_was_not_needed(to_the_end: To) -> None:
     class Thing:
         pass

@@ -30,7 +30,7 @@ async def finish(coroutine: Coroutine[Any, Any, T]) -> T:
     :raises asyncio.CancelledError: at the end, if the caller was cancelled meanwhile; its
         cause is what the coroutine raised.
     """
-    result, cancelled = await _in_a_task(coroutine)
+    result, cancelled = await _to_the_end(_in_a_task(coroutine))
     if cancelled is not None:
         raise cancelled
     return result
@@ -40,17 +40,21 @@ async def finish_commit(coroutine: Coroutine[Any, Any, T]) -> T:
     """:func:`finish` a commit. Within :class:`PutOff` a cancellation is raised at the end
     of that, if the commit succeeded.
     """
-    return _put_off(*await _in_a_task(coroutine))
+    return _put_off(*await _to_the_end(_in_a_task(coroutine)))
 
 
 async def finish_commit_in_place(coroutine: Coroutine[Any, Any, T]) -> T:
     """:func:`finish_commit` in the calling task. With many requests at once, a task for
     each commit costs a sixth of the throughput.
 
-    The coroutine must not use :func:`asyncio.timeout`, nor what does: that would cancel
-    the task as well, and the two cannot be told apart.
+    The coroutine must not use :func:`asyncio.timeout`, nor what does: that cancels the
+    task it is in, and the caller's would take that for a cancellation of its own.
     """
-    return _put_off(*await _in_place(coroutine))
+    return _put_off(*await _to_the_end(coroutine))
+
+
+async def _in_a_task(coroutine: Coroutine[Any, Any, T]) -> T:
+    return await asyncio.get_running_loop().create_task(coroutine)
 
 
 def _put_off(result: T, cancelled: CancelledError | None) -> T:
@@ -62,106 +66,41 @@ def _put_off(result: T, cancelled: CancelledError | None) -> T:
     return result
 
 
-async def _in_a_task(coroutine: Coroutine[Any, Any, T]) -> End[T]:
-    task = _Unstoppable(coroutine, loop=asyncio.get_running_loop())
-    task.begin()
+async def _to_the_end(coroutine: Coroutine[Any, Any, T]) -> End[T]:
+    held = _Held(coroutine)
     try:
-        return await task, None
-    except CancelledError as error:
-        cancelled = task.first(error)
-        if task.cancelled():
-            raise
-    finally:
-        task.end()
-    if (cause := task.exception()) is not None:
-        raise cancelled from cause
-    return task.result(), cancelled
-
-
-async def _in_place(coroutine: Coroutine[Any, Any, T]) -> End[T]:
-    waiting = _InPlace(coroutine)
-    waiting.begin()
-    try:
-        return await waiting, waiting.cancelled
+        return await held, held.cancelled
     except (Exception, CancelledError) as error:
-        if waiting.cancelled is None:
+        if held.cancelled is None:
             raise
-        raise waiting.cancelled from error
+        raise held.cancelled from error
 
 
-class _Held:
-    """What a task awaits and is not cancelled with it, until :data:`GRACE` is over.
+class _Held(Generic[T]):
+    """Awaits a coroutine, which goes on when the task that awaits it is cancelled, until
+    :data:`GRACE` is over.
 
-    asyncio asks what is awaited to be cancelled. If that refuses, it raises the
-    cancellation in the task when the wait is over: the last one of several.
-    """
-
-    message: tuple[Any, ...] | None = None
-    """What the first cancellation was given."""
-
-    _timer: asyncio.TimerHandle | None = None
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        raise NotImplementedError
-
-    def cut_off(self) -> object:
-        """Cancel it after all."""
-        raise NotImplementedError
-
-    def begin(self) -> None:
-        """Let the grace of a task begin that is being cancelled already."""
-        caller = asyncio.current_task()
-        if caller is not None and caller.cancelling():
-            self._cut_off_later()
-
-    def cancel(self, msg: Any | None = None) -> bool:
-        """Refuse."""
-        if self.message is None:
-            self.message = () if msg is None else (msg,)
-        self._cut_off_later()
-        return False
-
-    def _cut_off_later(self) -> None:
-        if self._timer is None:
-            self._timer = self.get_loop().call_later(GRACE, self.cut_off)
-
-    def end(self) -> None:
-        """Let it be, for it has ended."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def first(self, error: CancelledError) -> CancelledError:
-        """Return the error as that of the first cancellation."""
-        if self.message is not None:
-            error.args = self.message
-        return error
-
-
-class _Unstoppable(_Held, asyncio.Task[T]):
-    """A task that goes on when the one that awaits it is cancelled."""
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        return asyncio.Task.get_loop(self)
-
-    def cut_off(self) -> object:
-        return asyncio.Task.cancel(self)
-
-
-class _InPlace(_Held, Generic[T]):
-    """Awaits a coroutine within the calling task, which goes on when it is cancelled.
-
-    To asyncio this is what the task awaits, in the stead of each future of the coroutine.
+    asyncio asks what a task awaits to be cancelled. If that refuses, it raises the
+    cancellation in the task when the wait is over: the last one of several. To asyncio
+    this is what the task awaits, in the stead of each future of the coroutine.
     """
 
     _future: asyncio.Future[Any] | None = None
     _asyncio_future_blocking = False  # see asyncio.isfuture
+    _message: tuple[Any, ...] | None = None
+    """What the first cancellation was given."""
+    _timer: asyncio.TimerHandle | None = None
 
     def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self.cancelled: CancelledError | None = None
+        """How the task was cancelled meanwhile."""
         self._coroutine = coroutine
         self._loop = asyncio.get_running_loop()
-        self.cancelled: CancelledError | None = None
 
     def __await__(self) -> Generator[Any, Any, T]:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            self._cut_off_later()
         try:
             while True:
                 try:
@@ -173,14 +112,17 @@ class _InPlace(_Held, Generic[T]):
                 try:
                     yield awaited
                 except CancelledError as error:
-                    if awaited is None or self.message is not None:
-                        self.cancelled = self.first(error)
+                    if self._message is not None:
+                        error.args = self._message
+                    if awaited is None or self._message is not None:
+                        self.cancelled = error
                 except Exception:  # noqa: BLE001, S110 - it is the future's, and heard there
                     pass
         finally:
-            self.end()
+            if self._timer is not None:
+                self._timer.cancel()
 
-    def _awaited(self) -> _InPlace[T] | None:
+    def _awaited(self) -> _Held[T] | None:
         if self._future is None:  # as asyncio.sleep(0) has it
             return None
         self._future._asyncio_future_blocking = False
@@ -190,12 +132,24 @@ class _InPlace(_Held, Generic[T]):
     def get_loop(self) -> asyncio.AbstractEventLoop:
         return self._loop
 
-    def cut_off(self) -> object:
-        return self._future is not None and self._future.cancel()
-
     def add_done_callback(self, callback: Callable[..., Any], **options: Any) -> None:
         assert self._future is not None
         self._future.add_done_callback(callback, **options)
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Refuse."""
+        if self._message is None:
+            self._message = () if msg is None else (msg,)
+        self._cut_off_later()
+        return False
+
+    def _cut_off_later(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(GRACE, self._cut_off)
+
+    def _cut_off(self) -> None:
+        if self._future is not None:
+            self._future.cancel()
 
 
 _putting_off: dict[asyncio.Task[Any] | None, CancelledError | None] = {}
