@@ -394,6 +394,17 @@ class TestSessionGetBind:
             session = shop.db.sync.session()
             assert session.get_bind(shop.User, bind=engine) is engine
 
+    async def test_bind_mapper_decides(self, shop: Shop) -> None:
+        async with shop.site.context():
+            engine = shop.db.sync.engines["logs"]
+            session = shop.db.sync.session()
+            user = sa.inspect(shop.User)
+            assert session.get_bind(user) is shop.db.sync.engine
+            session.bind_mapper(shop.User, engine)
+            assert session.get_bind(user) is engine
+            with pytest.raises(sa.exc.UnboundExecutionError):
+                session.get_bind(sa.inspect(shop.Report))
+
 
 @pytest.mark.backends("sqlite")
 class TestSameForm:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import quart
-from sqlalchemy import event, orm, select, text
+from sqlalchemy import create_engine, event, inspect, orm, select, text
 from sqlalchemy.ext.asyncio import async_scoped_session
 from sqlalchemy.orm import Mapped, mapped_column
 from support.apps import Site, fresh_db, resolve
@@ -294,6 +294,68 @@ class TestOptions:
                 assert isinstance(session, MySession)
                 assert session.expire_on_commit
                 assert not session.autoflush
+
+    async def test_class_with_an_init_of_its_own_is_given_db(
+        self, framework: str, backend: Any, make_site: Any
+    ) -> None:
+        class MySession(Session):
+            def __init__(self, db: Any, **options: Any) -> None:
+                super().__init__(db, **options)
+                self.given = db
+
+        db = fresh_db(session_options={"class_": MySession})
+        site = make_site(framework, db, SQLALCHEMY_DATABASE_URI=backend.url)
+
+        async with site.context():
+            for session in (
+                db.sync.session(),
+                db.aio.session().sync_session,
+                db.sync.sessionmaker(autoflush=False),
+                db.aio.sessionmaker(autoflush=False).sync_session,
+            ):
+                assert session.given is db
+                assert session.get_bind().dialect.name == "sqlite"
+
+    async def test_methods_of_a_class_run_on_both_apis(
+        self, framework: str, backend: Any, make_site: Any
+    ) -> None:
+        done = []
+
+        class MySession(Session):
+            def execute(self, *args: Any, **kwargs: Any) -> Any:
+                done.append("execute")
+                return super().execute(*args, **kwargs)
+
+            def commit(self) -> None:
+                done.append("commit")
+                super().commit()
+
+            def close(self) -> None:
+                done.append("close")
+                super().close()
+
+        db = fresh_db(session_options={"class_": MySession})
+        site = make_site(framework, db, SQLALCHEMY_DATABASE_URI=backend.url)
+
+        async with site.context():
+            await resolve(db.session.execute(text("SELECT 1")))
+            await resolve(db.session.commit())
+        async with site.context():
+            db.session()  # and nothing else
+        assert done == ["execute", "commit", "close", "close"]
+
+    async def test_bind_decides(
+        self, framework: str, backend: Any, make_site: Any
+    ) -> None:
+        engine = create_engine("sqlite://")
+        db = fresh_db(session_options={"bind": engine})
+        User = define_user(db)
+        site = make_site(framework, db, SQLALCHEMY_DATABASE_URI=backend.url)
+        async with site.context():
+            assert db.sync.session().get_bind(inspect(User)) is engine
+            assert db.sync.sessionmaker().get_bind(inspect(User)) is engine
+            # A sync engine is nothing that the async session could use.
+            assert db.aio.session().get_bind(inspect(User)) is not engine
 
     async def test_scopefunc_takes_the_place_of_the_context(
         self, framework: str, backend: Any, make_site: Any

@@ -25,7 +25,13 @@ from sqlalchemy.ext import asyncio as sa_asyncio
 from sqlalchemy.util import greenlet_spawn
 
 from . import lookup, schema
-from .async_sessions import AsyncScopedSession, AsyncSession, AsyncSessionmaker
+from .async_scope import AsyncRegistry
+from .async_sessions import (
+    AsyncScopedSession,
+    AsyncSession,
+    AsyncSessionmaker,
+    proxied,
+)
 from .awaiting import HelperCall
 from .pagination import (
     AsyncSelectPagination,
@@ -38,7 +44,8 @@ from .pagination import (
     select_page,
 )
 from .query_counts import QueryCounts
-from .scope import AsyncRegistry, current_registration, current_scope, registration_of
+from .scope import current_registration, current_scope, registration_of
+from .sessions import Sessionmaker
 from .shielding import finish
 
 if TYPE_CHECKING:
@@ -72,16 +79,21 @@ class AsyncHelpers(QueryCounts):
         self,
         db: Extension,
         session_options: Mapping[str, Any],
-        sync_class: type[orm.Session],
+        sync_sessionmaker: Sessionmaker,
     ) -> None:
         self._db = db
         own = {"class_", "scopefunc", "bind", "binds"}  # the sync session's alone
-        options = {k: v for k, v in session_options.items() if k not in own}
-        options.setdefault("expire_on_commit", False)
-        options.setdefault("query_cls", db.Query)
+        options = {
+            "expire_on_commit": False,
+            "query_cls": db.Query,
+            **{k: v for k, v in session_options.items() if k not in own},
+            **sync_sessionmaker.arguments,
+        }
         self._sessionmaker: sa_asyncio.async_sessionmaker[AsyncSession]
         self._sessionmaker = AsyncSessionmaker(
-            class_=AsyncSession, sync_session_class=sync_class, db=db, **options
+            class_=AsyncSession,
+            sync_session_class=proxied(sync_sessionmaker.class_),
+            **options,
         )
         scopefunc = session_options.get("scopefunc")
         self.session = AsyncScopedSession(

@@ -1,19 +1,173 @@
-"""What makes an async session of a :class:`.Session`?"""
+"""What does an async session add to a :class:`.Session`?
+
+It serves one task at a time, and what it was told to commit comes to its end. The
+session that it proxies, which runs inside SQLAlchemy's greenlet bridge, is a
+:class:`Proxied` one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import weakref
+from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, cast
 
+import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.ext import asyncio as sa_asyncio
+from sqlalchemy.util import await_only
+from sqlalchemy.util.concurrency import in_greenlet
 
-from .scope import close_session
-from .sessions import Session
+from .async_scope import close_session
+from .errors import ConcurrentUseError
+from .frameworks import Framework
+from .lazy_loading import refuse_lazy_load
+from .scope import Registration
+from .sessions import CheapCalls, Session
 from .shielding import PutOff
 
+if TYPE_CHECKING:
+    from .engine_map import EngineMap
+
 __all__ = ["AsyncScopedSession", "AsyncSession"]
+
+
+def _awaited(name: str) -> Callable[..., Any]:
+    """Make a method that runs a statement one that something must await."""
+
+    @wraps(getattr(Session, name))
+    def run(self: Proxied, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        if not in_greenlet():
+            refuse_lazy_load(statement, kwargs.get("execution_options") or {})
+        method = getattr(super(Proxied, self), name)
+        if not self._occupy():
+            return method(statement, *args, **kwargs)
+        try:  # An awaited attribute comes here past the async session.
+            return method(statement, *args, **kwargs)
+        finally:
+            if self._vacate():
+                self.close()
+
+    return run
+
+
+class Proxied(Session):
+    """A :class:`.Session` that an :class:`AsyncSession` proxies."""
+
+    _used_by: asyncio.Task[Any] | None = None
+    _stream: tuple[weakref.ref[Any], asyncio.Task[Any] | None] | None = None
+    _closes_when_free = False
+    _ends_when_free = False
+
+    def commit(self) -> None:
+        """Commit. A cancellation that meets the COMMIT is raised at the end, when all is
+        told and the connection given back.
+        """
+        with PutOff():
+            super().commit()
+
+    if not TYPE_CHECKING:
+        # The signatures, with their overloads, are SQLAlchemy's.
+        execute = _awaited("execute")
+        scalar = _awaited("scalar")
+        scalars = _awaited("scalars")
+
+    def _is_unused(self) -> bool:
+        """Tell whether closing has nothing to do: nobody uses the session, and it has no
+        transaction and no object.
+        """
+        return (
+            self._used_by is None
+            and self._transaction is None
+            and not self.identity_map
+            and not self._new
+        )
+
+    def _occupy(self) -> bool:
+        """Note that the current task uses this session.
+
+        :return: Whether it did not already, as the receiver of a signal does.
+        :raises ConcurrentUseError: if another task uses it: the driver's own error
+            would come later, and to either of them.
+        """
+        task = asyncio.current_task()
+        user = self._used_by
+        if user is None:
+            user = self._streaming_task()
+            if user is None or user is task:
+                self._used_by = task
+                return True
+        elif user is task:
+            return False
+        raise ConcurrentUseError(
+            f"This AsyncSession is in use by another task, {user.get_name()!r}, and"
+            " serves one at a time. Give each task a session of its own: 'async"
+            " with db.aio.sessionmaker() as session'."
+        )
+
+    def _note_stream(self, result: Any) -> None:
+        """Note that the current task is about to fetch the rows of a result."""
+        self._stream = weakref.ref(result._real_result), asyncio.current_task()
+
+    def _streaming_task(self) -> asyncio.Task[Any] | None:
+        """Return the task that is not yet done with a stream."""
+        if self._stream is None:
+            return None
+        reference, task = self._stream
+        result = reference()
+        is_open = result is not None and not result._soft_closed
+        if is_open and task is not None and not task.done():
+            return task
+        self._stream = None
+        return None
+
+    def _vacate(self) -> bool:
+        """Note that the session is free again.
+
+        :return: Whether it is to be closed now.
+        """
+        self._used_by = None
+        if self._ends_when_free:
+            super()._end()
+        closes, self._closes_when_free = self._closes_when_free, False
+        return closes
+
+    def _be_free(self) -> None:
+        self._used_by = None
+
+    def _close_when_free(self) -> bool:
+        """Have a session that another task uses closed when that is done.
+
+        :return: Whether another task uses it.
+        """
+        user = self._used_by
+        if user is None or user is asyncio.current_task():
+            return False
+        self._closes_when_free = True
+        return True
+
+    def _end(self) -> None:
+        """Let nothing be opened any more, but what another task is about to."""
+        if self._used_by is None:
+            super()._end()
+        else:
+            self._ends_when_free = True
+
+    def _engines_in(self, registration: Registration) -> EngineMap[sa.Engine]:
+        return registration.engines.aio().sync_map
+
+    def _caller_of(
+        self, framework: Framework, app: Any, receiver: Callable[..., Awaitable[Any]]
+    ) -> Callable[..., Any]:
+        # Commits of the async API run inside the greenlet bridge, which can await.
+        return lambda *args, **kwargs: await_only(receiver(*args, **kwargs))
+
+
+def proxied(cls: type[Session]) -> type[Proxied]:
+    """Return a class of sessions that an async one proxies."""
+    made: type[Proxied] = type(cls.__name__, (Proxied, cls), {})
+    return made
 
 
 def _for_one_task(
@@ -42,7 +196,7 @@ def _streaming(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     async def stream(self: AsyncSession, *args: Any, **kwargs: Any) -> Any:
         result = await method(self, *args, **kwargs)
-        cast("Session", self.sync_session)._note_stream(result)
+        cast("Proxied", self.sync_session)._note_stream(result)
         return result
 
     return stream
@@ -72,12 +226,7 @@ class AsyncSession(sa_asyncio.AsyncSession):
         one.
     """
 
-    sync_session_class: type[orm.Session] = Session
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        session: Any = self.sync_session
-        session._proxied_by_async = True
+    sync_session_class: type[orm.Session] = Proxied
 
     async def close(self) -> None:
         """Close the session, and give its connections back.
@@ -85,7 +234,7 @@ class AsyncSession(sa_asyncio.AsyncSession):
         While another task awaits an operation of the session, it is closed as soon as
         that ends.
         """
-        session = cast("Session", self.sync_session)
+        session = cast("Proxied", self.sync_session)
         if not session._close_when_free() and not self._close_unused():
             await super().close()
 
@@ -94,12 +243,8 @@ class AsyncSession(sa_asyncio.AsyncSession):
 
         :return: Whether it is closed.
         """
-        session: Any = self.sync_session
-        if (
-            session._used_by is not None
-            or not session._is_unused()
-            or type(session).close is not Session.close
-        ):
+        session = cast("Proxied", self.sync_session)
+        if not session._is_unused() or type(session).close is not Session.close:
             return False
         session.close()
         return True
@@ -158,13 +303,8 @@ _guard(
 )
 
 
-class AsyncSessionmaker(sa_asyncio.async_sessionmaker[AsyncSession]):
-    """As :class:`.sessions.Sessionmaker`."""
-
-    def __call__(self, **local_kw: Any) -> AsyncSession:
-        if local_kw:
-            return super().__call__(**local_kw)
-        return self.class_(**self.kw)
+class AsyncSessionmaker(CheapCalls, sa_asyncio.async_sessionmaker[AsyncSession]):
+    """The factory of the async sessions of ``db``."""
 
 
 class AsyncScopedSession(sa_asyncio.async_scoped_session[AsyncSession]):

@@ -262,11 +262,6 @@ which could tell the server.
 """
 
 
-def keep_for_parent(thing: object) -> None:  # pragma: no cover - in a child process
-    """In a forked process, keep what is the parent's, and is not to be closed here."""
-    _of_parent.append(thing)
-
-
 def _after_fork() -> None:  # pragma: no cover - in a child process
     for engines in tuple(_all_engines):
         engines.leave_to_parent()

@@ -17,6 +17,7 @@ from sqlalchemy import event, orm
 from sqlalchemy.util import LRUCache
 
 from . import recording, signals
+from .async_scope import aclose_scope, aremove
 from .config import read_config
 from .engines import Engines
 from .errors import ConfigError, show_url
@@ -25,7 +26,7 @@ from .metadata import Metadatas
 from .models import Model, make_model
 from .query import Query
 from .routing import KnownKeys
-from .scope import EXTENSION, Registration, aclose_scope, aremove, close_scope
+from .scope import EXTENSION, Registration, close_scope
 from .sessions import Session
 from .sync_api import SyncAPI
 from .tables import Table, make_table_class
@@ -92,7 +93,7 @@ class Extension:
         from .async_api import AsyncAPI
 
         # One session class for both, so that an event listener hears both.
-        return AsyncAPI(self, self._session_options, self.sync.sessionmaker.class_)
+        return AsyncAPI(self, self._session_options, self.sync._sessionmaker)
 
     @property
     def metadata(self) -> sa.MetaData:

@@ -4,6 +4,8 @@ A :class:`Scope` hangs on the app-context object itself. Not on ``g``, which Qua
 ``copy_current_app_context`` shares, so that one task would close another's session; and
 not under ``id(context)``, for ids are used again. A context that never asks for a
 session has no scope, and its end costs one look-up.
+
+What is awaited is in :mod:`dualchemy.async_scope`.
 """
 
 from __future__ import annotations
@@ -15,28 +17,22 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import orm
 from sqlalchemy.util import ScopedRegistry
 
-from .config import Config
-from .engines import Engines
 from .errors import ContextError
-from .frameworks import (
-    AppContext,
-    Framework,
-    current_context,
-    is_pushed,
-    load_quart,
-)
-from .loops import LoopEngines
-from .shielding import cancel_again, finish
+from .frameworks import AppContext, Framework, current_context, is_pushed
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from .config import Config
+    from .engines import Engines
     from .extension import Extension  # only to name the owner of a registration
+    from .loops import LoopEngines
 
 EXTENSION = "dualchemy"
 """The key of :attr:`app.extensions <flask.Flask.extensions>`."""
 
-_SLOT = "_dualchemy_scope"
+SLOT = "_dualchemy_scope"
+"""The attribute of an app context."""
 
 CONTEXT_ENDED = (
     "The app context in which this code was started has ended, and its session with it:"
@@ -94,7 +90,7 @@ class Scope:
 
     def release(self) -> None:
         """Close the sync session now, and the async one as soon as its loop can."""
-        self._end()
+        self.end()
         blocking, self.sync_session = self.sync_session, None
         try:
             if blocking is not None:
@@ -104,33 +100,8 @@ class Scope:
             if session is not None and self.engines is not None:
                 self.engines.close_later(session)
 
-    def release_unused(self) -> bool:
-        """Close the async session if it is the only one, and that waits for nothing.
-
-        :return: Whether it is closed.
-        """
-        self._end()
-        session = self.async_session
-        # The registry may have been given a session of another class.
-        close = getattr(session, "_close_unused", None)
-        if self.sync_session is not None or close is None or not close():
-            return False
-        self.forget_async_session()
-        return True
-
-    async def arelease(self) -> None:
-        """Close both sessions, whatever is cancelled meanwhile."""
-        self._end()
-        session = self.forget_async_session()
-        try:
-            if session is not None:
-                await close_session(session)
-        finally:
-            blocking, self.sync_session = self.sync_session, None
-            if blocking is not None:
-                await _close_in_thread(blocking)
-
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Let the sessions open nothing any more."""
         self.db = None
         if self.sync_session is not None:
             _end(self.sync_session)
@@ -145,44 +116,13 @@ def _end(session: orm.Session) -> None:
         end()
 
 
-async def close_session(session: AsyncSession) -> None:
-    """Close an async session, also when the task is cancelled meanwhile, once or more.
-
-    Closing is not shielded from the start, unless the task is being cancelled already: a
-    shield costs a task, and most closes are not cancelled.
-    """
-    task = asyncio.current_task()
-    closing = session.close()
-    if task is not None and task.cancelling():
-        closing = finish(closing)
-    try:
-        await closing
-    except asyncio.CancelledError as error:
-        cancel_again(error)  # The session has closed the rest.
-
-
-async def _close_in_thread(session: orm.Session) -> None:
-    """Close a sync session, which may wait for the database, whatever is cancelled."""
-    try:
-        await finish(asyncio.to_thread(session.close))
-    except asyncio.CancelledError as error:
-        cancel_again(error)
-
-
 def current_registration(db: Extension) -> Registration:
     """Return what ``db.init_app`` left on the current app.
 
     :raises ContextError: outside an app context, and in one of an app that ``db`` was
         not initialised on.
     """
-    return _registration_in(_find_context(), db)
-
-
-def _find_context() -> AppContext | None:
-    context = current_context()
-    if context is None and load_quart():
-        context = current_context()  # of an app that no init_app has seen
-    return context
+    return _registration_in(current_context(), db)
 
 
 def _registration_in(context: AppContext | None, db: Extension) -> Registration:
@@ -226,13 +166,14 @@ def registration_of(db: Extension, app: Any = None) -> Registration:
 
 def loop_of(context: AppContext) -> asyncio.AbstractEventLoop | None:
     """Return the event loop of a context's async session, if it has one."""
-    scope: Scope | None = getattr(context, _SLOT, None)
+    scope: Scope | None = getattr(context, SLOT, None)
     engines = None if scope is None or scope.async_session is None else scope.engines
     return None if engines is None else engines.loop
 
 
-def _existing_scope() -> Scope | None:
-    return getattr(current_context(), _SLOT, None)
+def existing_scope() -> Scope | None:
+    """Return the scope of the current app context, if it has one."""
+    return getattr(current_context(), SLOT, None)
 
 
 def current_scope(db: Extension) -> Scope:
@@ -240,53 +181,27 @@ def current_scope(db: Extension) -> Scope:
 
     :raises ContextError: as :func:`current_registration`.
     """
-    context = _find_context()
-    scope: Scope | None = getattr(context, _SLOT, None)
+    context = current_context()
+    scope: Scope | None = getattr(context, SLOT, None)
     if scope is not None and scope.db is db:
         return scope
     registration = _registration_in(context, db)
     if scope is not None or not is_pushed(context):
         raise ContextError(CONTEXT_ENDED)
     scope = Scope(registration)
-    setattr(context, _SLOT, scope)
+    setattr(context, SLOT, scope)
     return scope
 
 
 def close_scope(context: AppContext) -> None:
     """End a context's sessions where nothing can be awaited."""
-    scope = getattr(context, _SLOT, None)
+    scope = getattr(context, SLOT, None)
     if scope is not None:
-        delattr(context, _SLOT)
+        delattr(context, SLOT)
         scope.release()
 
 
-async def aclose_scope(context: AppContext) -> None:
-    """End a context's sessions."""
-    scope = getattr(context, _SLOT, None)
-    if scope is not None:
-        try:
-            if not scope.release_unused():
-                await scope.arelease()
-        finally:
-            # Not before: other tasks run meanwhile, and are to find that it ended.
-            delattr(context, _SLOT)
-
-
-async def aremove(async_session: Any, sync_session: Any) -> None:
-    """Close the sessions of scopes that are not app contexts, as far as there are any."""
-    try:
-        if async_session.registry.has():
-            session = async_session.registry()
-            async_session.registry.clear()
-            await close_session(session)
-    finally:
-        if sync_session.registry.has():
-            session = sync_session.registry()
-            sync_session.registry.clear()
-            await _close_in_thread(session)
-
-
-class _ContextRegistry(ScopedRegistry[Any]):
+class ContextRegistry(ScopedRegistry[Any]):
     """A registry of SQLAlchemy's that keeps its sessions in scopes."""
 
     __slots__ = ("db",)
@@ -296,7 +211,7 @@ class _ContextRegistry(ScopedRegistry[Any]):
         self.db: Extension = db
 
 
-class SyncRegistry(_ContextRegistry):
+class SyncRegistry(ContextRegistry):
     """Where ``db.sync.session`` finds the session of the current app context."""
 
     __slots__ = ()
@@ -306,50 +221,17 @@ class SyncRegistry(_ContextRegistry):
         session = scope.sync_session
         if session is None:
             session = scope.sync_session = self.createfunc()
+            session._registration = scope.registration
         return session
 
     def has(self) -> bool:
-        scope = _existing_scope()
+        scope = existing_scope()
         return scope is not None and scope.sync_session is not None
 
     def set(self, obj: Any) -> None:
         current_scope(self.db).sync_session = obj
 
     def clear(self) -> None:
-        scope = _existing_scope()
+        scope = existing_scope()
         if scope is not None:
             scope.sync_session = None
-
-
-class AsyncRegistry(_ContextRegistry):
-    """Where ``db.aio.session`` finds the session of the current app context and event
-    loop.
-
-    Quart has one loop. Under Flask each ``async def`` view runs on a loop of its own,
-    and the session ends with that loop.
-    """
-
-    __slots__ = ()
-
-    def __call__(self) -> Any:
-        scope = current_scope(self.db)
-        session = scope.async_session
-        if session is not None and scope.has_async_session():
-            return session
-        session = self.createfunc()
-        scope.keep(session, current_context())
-        return session
-
-    def has(self) -> bool:
-        scope = _existing_scope()
-        return scope is not None and scope.has_async_session()
-
-    def set(self, obj: Any) -> None:
-        scope = current_scope(self.db)
-        scope.forget_async_session()
-        scope.keep(obj, current_context())
-
-    def clear(self) -> None:
-        scope = _existing_scope()
-        if scope is not None:
-            scope.forget_async_session()

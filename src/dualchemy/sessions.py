@@ -1,17 +1,17 @@
 """What do the sessions of ``db`` add to SQLAlchemy's?
 
-Each operation goes to the engine of its bind key, an async session serves one task at a
-time, and none opens anything once its app context has ended. The async session proxies a
-session of the same class, so every rule is written once, on the sync :class:`Session`.
+Each operation goes to the engine of its bind key, and nothing is opened once the app
+context of a session has ended. What an async session adds is in
+:mod:`dualchemy.async_sessions`; it proxies a session of the same class, so every rule is
+written once, on the sync :class:`Session`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import wraps
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,14 +19,10 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from sqlalchemy.orm.session import _sessions
-from sqlalchemy.util.concurrency import in_greenlet
 
-from .engines import keep_for_parent
-from .errors import ConcurrentUseError
-from .lazy_loading import refuse_lazy_load
+from .frameworks import Framework
 from .routing import bind_key, decides_alone, shared_bind_key
-from .scope import current_scope, registration_of
-from .shielding import PutOff
+from .scope import Registration, current_scope, registration_of
 from .signals import Tracker
 
 if TYPE_CHECKING:
@@ -41,6 +37,28 @@ _logger = logging.getLogger("dualchemy")
 _NO_ENGINES: Mapping[int, sa.Engine] = MappingProxyType({})
 
 
+def _explained(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a method that runs a statement say which binds it uses, if they are several."""
+
+    @wraps(method)
+    def run(self: Session, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(statement, sa.CompoundSelect):
+            # For a UNION of models SQLAlchemy gives get_bind neither.
+            told = kwargs.get("bind_arguments") or {}
+            kwargs["bind_arguments"] = {"clause": statement, **told}
+        try:
+            return method(self, statement, *args, **kwargs)
+        except (OperationalError, ProgrammingError) as error:
+            # A model decides alone, which is fast. Where that was too fast, the
+            # database misses a table.
+            is_ours = self._is_routed() and type(self).get_bind is Session.get_bind
+            if is_ours and isinstance(statement, sa.ClauseElement):
+                shared_bind_key(statement, error)
+            raise
+
+    return run
+
+
 class Session(orm.Session):
     """A :class:`sqlalchemy.orm.Session` that sends each operation to the engine of its
     model's or table's bind key.
@@ -51,39 +69,28 @@ class Session(orm.Session):
     :param db: The extension object.
     :param app: The app whose engines to use; the current one's if ``None``.
     :param kwargs: As for SQLAlchemy's ``Session``. With ``bind`` or ``binds`` given,
-        they decide; that is how a session joins an external transaction.
+        or ``bind_mapper`` or ``bind_table`` called, they decide; that is how a session
+        joins an external transaction.
     """
 
     # What most sessions never change costs nothing to set.
+    _db: Extension
     _app: Any = None
-    _routed = True
-    _proxied_by_async = False
-    _used_by: asyncio.Task[Any] | None = None
-    _stream: tuple[weakref.ref[Any], asyncio.Task[Any] | None] | None = None
-    _closes_when_free = False
+    _registration: Registration | None = None
     _is_over = False
+    _has_binds = False
     _tracker: Tracker | None = None
-    _engines: EngineMap[sa.Engine] | EndedContext | None = None
+    _engines: EngineMap[sa.Engine] | None = None
     _by_mapper = _NO_ENGINES
     """Engines by the ids of the mappers that decide alone, which is what most statements
     need to know.
     """
 
-    def __init__(
-        self,
-        db: Extension,
-        *,
-        app: Any = None,
-        bind: Any = None,
-        binds: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(bind, binds=binds, **kwargs)
+    def __init__(self, db: Extension, *, app: Any = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self._db = db
         if app is not None:
             self._app = app
-        if bind or binds:
-            self._routed = False
 
     def get_bind(
         self,
@@ -103,32 +110,46 @@ class Session(orm.Session):
                 return self._by_mapper[id(mapper)]
             except KeyError:
                 pass
-        if not self._routed:
+        if not self._is_routed():
             return super().get_bind(mapper, clause=clause, **kwargs)
         engines = self._engines
         if engines is None or engines.ended:
-            engines = self._engines = self._find_engines()
-            self._by_mapper = engines.by_mapper
-            if id(mapper) in self._by_mapper:
-                return self._by_mapper[id(mapper)]
+            engines = self._find_engines()
+            if id(mapper) in engines.by_mapper:
+                return engines.by_mapper[id(mapper)]
         engine = engines[bind_key(mapper, clause, self._db._bind_keys)]
         if isinstance(mapper, orm.Mapper) and decides_alone(mapper):
             engines.remember(mapper, engine)
         return engine
 
-    def commit(self) -> None:
-        """Commit. On the async API a cancellation that meets the COMMIT is raised at the
-        end, when all is told and the connection given back.
-        """
-        if not self._proxied_by_async:
-            super().commit()
-            return
-        with PutOff():
-            super().commit()
+    def _add_bind(self, key: Any, bind: Any) -> None:
+        # Each of "binds" comes here, and what "bind_mapper" and "bind_table" are given.
+        super()._add_bind(key, bind)
+        self._has_binds, self._by_mapper = True, _NO_ENGINES
 
-    def _is_unused(self) -> bool:
-        """Tell whether closing has nothing to do: no transaction, and no object."""
-        return self._transaction is None and not self.identity_map and not self._new
+    def _is_routed(self) -> bool:
+        return self.bind is None and not self._has_binds
+
+    def _find_engines(self) -> EngineMap[sa.Engine]:
+        """Return the engines of the app, and keep them for what follows."""
+        if self._is_over:
+            # Where another context is active, that takes the place of the session's,
+            # for one statement: the next may belong to yet another.
+            current_scope(self._db)
+            return self._engines_in(registration_of(self._db, self._app))
+        registration = self._registration or registration_of(self._db, self._app)
+        engines = self._engines_in(registration)
+        self._engines, self._by_mapper = engines, engines.by_mapper
+        return engines
+
+    def _engines_in(self, registration: Registration) -> EngineMap[sa.Engine]:
+        return registration.engines.sync
+
+    def _end(self) -> None:
+        """Let nothing be opened any more, for nobody would close it."""
+        self._is_over = True
+        self._registration = self._engines = None
+        self._by_mapper = _NO_ENGINES
 
     def expunge_all(self) -> None:
         """Remove all objects from the session."""
@@ -142,7 +163,7 @@ class Session(orm.Session):
         One that turns out to be lost is no error: what was not committed is gone in
         either case. It is logged.
         """
-        transaction = self.get_nested_transaction() or self.get_transaction()
+        transaction = self._nested_transaction or self._transaction
         try:
             super().close()
         except BaseException as error:  # noqa: BLE001 - raised, or logged
@@ -157,131 +178,18 @@ class Session(orm.Session):
 
     if not TYPE_CHECKING:
         # The signatures, with their overloads, are SQLAlchemy's.
+        execute = _explained(orm.Session.execute)
+        scalar = _explained(orm.Session.scalar)
+        scalars = _explained(orm.Session.scalars)
 
-        def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
-            return self._run(super().execute, statement, args, kwargs)
+    def _caller_of(
+        self, framework: Framework, app: Any, receiver: Callable[..., Awaitable[Any]]
+    ) -> Callable[..., Any]:
+        """Wrap a coroutine function so that a commit can call it."""
+        return framework.run_async(app, receiver)
 
-        def scalar(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
-            return self._run(super().scalar, statement, args, kwargs)
-
-        def scalars(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
-            return self._run(super().scalars, statement, args, kwargs)
-
-    def _run(
-        self,
-        method: Callable[..., Any],
-        statement: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        if not self._proxied_by_async:
-            return self._send(method, statement, args, kwargs)
-        if not in_greenlet():
-            refuse_lazy_load(statement, kwargs.get("execution_options") or {})
-        if not self._occupy():
-            return self._send(method, statement, args, kwargs)
-        try:  # An awaited attribute comes here past the async session.
-            return self._send(method, statement, args, kwargs)
-        finally:
-            if self._vacate():
-                self.close()
-
-    def _send(
-        self,
-        method: Callable[..., Any],
-        statement: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        if isinstance(statement, sa.CompoundSelect):
-            # For a UNION of models SQLAlchemy gives get_bind neither.
-            told = kwargs.get("bind_arguments") or {}
-            kwargs["bind_arguments"] = {"clause": statement, **told}
-        try:
-            return method(statement, *args, **kwargs)
-        except (OperationalError, ProgrammingError) as error:
-            # A model decides alone, which is fast. Where that was too fast, the
-            # database misses a table.
-            is_ours = self._routed and type(self).get_bind is Session.get_bind
-            if is_ours and isinstance(statement, sa.ClauseElement):
-                shared_bind_key(statement, error)
-            raise
-
-    def _occupy(self) -> bool:
-        """Note that the current task uses this session.
-
-        :return: Whether it did not already, as the receiver of a signal does.
-        :raises ConcurrentUseError: if another task uses it: the driver's own error
-            would come later, and to either of them.
-        """
-        task = asyncio.current_task()
-        user = self._used_by
-        if user is None:
-            user = self._streaming_task()
-            if user is None or user is task:
-                self._used_by = task
-                return True
-        elif user is task:
-            return False
-        raise ConcurrentUseError(
-            f"This AsyncSession is in use by another task, {user.get_name()!r}, and"
-            " serves one at a time. Give each task a session of its own: 'async"
-            " with db.aio.sessionmaker() as session'."
-        )
-
-    def _note_stream(self, result: Any) -> None:
-        """Note that the current task is about to fetch the rows of a result."""
-        self._stream = weakref.ref(result._real_result), asyncio.current_task()
-
-    def _streaming_task(self) -> asyncio.Task[Any] | None:
-        """Return the task that is not yet done with a stream."""
-        if self._stream is None:
-            return None
-        reference, task = self._stream
-        result = reference()
-        is_open = result is not None and not result._soft_closed
-        if is_open and task is not None and not task.done():
-            return task
-        self._stream = None
-        return None
-
-    def _vacate(self) -> bool:
-        """Note that the session is free again.
-
-        :return: Whether it is to be closed now.
-        """
-        self._used_by = None
-        if self._is_over:
-            self._let_go_of_engines()
-        closes, self._closes_when_free = self._closes_when_free, False
-        return closes
-
-    def _close_when_free(self) -> bool:
-        """Have a session that another task uses closed when that is done.
-
-        :return: Whether another task uses it.
-        """
-        user = self._used_by
-        if user is None or user is asyncio.current_task():
-            return False
-        self._closes_when_free = True
-        return True
-
-    def _end(self) -> None:
-        """Let nothing be opened any more, for nobody would close it, but what another
-        task is about to.
-        """
-        self._is_over = True
-        if self._used_by is None:
-            self._let_go_of_engines()
-
-    def _let_go_of_engines(self) -> None:
-        self._engines = EndedContext(self)
-        self._by_mapper = _NO_ENGINES
-
-    def _find_engines(self) -> EngineMap[sa.Engine]:
-        engines = registration_of(self._db, self._app).engines
-        return engines.aio().sync_map if self._proxied_by_async else engines.sync
+    def _be_free(self) -> None:
+        """Note that nobody uses the session."""
 
     async def __aenter__(self) -> NoReturn:
         raise TypeError(
@@ -315,46 +223,61 @@ def _close_the_rest(
     return errors
 
 
-class EndedContext:
-    """Stands in for the engines of a session whose app context has ended. Where another
-    one is active, that takes its place.
-    """
-
-    ended = False
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def __getitem__(self, key: str | None) -> sa.Engine:
-        current_scope(self._session._db)
-        return self._session._find_engines()[key]
-
-    def remember(self, mapper: object, engine: sa.Engine) -> None:
-        """Do not: the next statement may belong to another context."""
+_of_parent: list[object] = []
+"""Transactions that a forked process keeps, for they are its parent's: the garbage
+collector, which would roll them back, is not to find them.
+"""
 
 
 def _leave_transactions_to_parent() -> None:  # pragma: no cover - in a child process
     """In a forked process, have sessions begin anew: their connections are the parent's."""
     for session in tuple(_sessions.values()):
         if isinstance(session, Session) and session._transaction is not None:
-            keep_for_parent(session._transaction)
+            _of_parent.append(session._transaction)
             session._transaction = session._nested_transaction = None
-            session._used_by = None
+            session._be_free()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_leave_transactions_to_parent)
 
 
-class Sessionmaker(orm.sessionmaker[Session]):
-    """A :class:`~sqlalchemy.orm.sessionmaker` that merges no arguments where it is given
-    none, as when each context's session is made.
+class CheapCalls:
+    """A mixin for SQLAlchemy's session factories, which merge the arguments of the
+    factory and of the call. Where the call has none, as when the session of a context is
+    made, that is half as long as all the rest.
     """
 
-    def __call__(self, **local_kw: Any) -> Session:
-        if local_kw:
-            return super().__call__(**local_kw)
-        return self.class_(**self.kw)
+    kw: dict[str, Any]
+    class_: type[Any]
+
+    def __call__(self, *, app: Any = None, **local_kw: Any) -> Any:
+        if not local_kw:
+            session = self.class_(**self.kw)
+        else:
+            session = super().__call__(**local_kw)  # type: ignore[misc]
+        if app is not None:
+            getattr(session, "sync_session", session)._app = app
+        return session
+
+
+class Sessionmaker(CheapCalls, orm.sessionmaker[Session]):
+    """The factory of the sessions of ``db``.
+
+    What the class that SQLAlchemy makes for each factory holds need not be handed to each
+    session, which would take a third of the time that making one takes. So the class's
+    ``__init__`` is SQLAlchemy's own, unless the user wrote one.
+    """
+
+    def __init__(self, db: Extension, class_: type[Session], **options: Any) -> None:
+        super().__init__(class_=class_, **options)
+        self.class_._db = db
+        self.arguments: dict[str, Any] = {"db": db}
+        """What the class needs besides SQLAlchemy's arguments."""
+        if class_.__init__ is Session.__init__:
+            setattr(self.class_, "__init__", orm.Session.__init__)  # noqa: B010 - mypy
+            self.arguments = {}
+        self.kw.update(self.arguments)
 
 
 class ScopedSession(orm.scoped_session[Session]):

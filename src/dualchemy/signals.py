@@ -12,13 +12,11 @@ view does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
 
 from blinker import NamedSignal, Namespace
 from sqlalchemy import event, inspect, orm
-from sqlalchemy.util import await_only
 
 from .frameworks import current_context
 from .scope import registration_of
@@ -129,15 +127,5 @@ def _send(signal: NamedSignal, session: Any, changes: Changes) -> None:
     if not registration.config.track_modifications:
         return
     app = session._app or current_context().app  # type: ignore[union-attr]
-    run_async = registration.framework.run_async
-    wrapper = _await_here if session._proxied_by_async else partial(run_async, app)
+    wrapper = partial(session._caller_of, registration.framework, app)
     signal.send(app, _async_wrapper=wrapper, changes=list(changes.values()))
-
-
-def _await_here(receiver: Callable[..., Any]) -> Callable[..., Any]:
-    """Commits of the async API run inside the greenlet bridge, which can await."""
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return await_only(receiver(*args, **kwargs))
-
-    return call

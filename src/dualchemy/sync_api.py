@@ -52,11 +52,9 @@ class SyncHelpers(QueryCounts):
 
     def __init__(self, db: Extension, session_options: Mapping[str, Any]) -> None:
         self._db = db
-        options = dict(session_options)
+        options = {"class_": Session, "query_cls": db.Query, **session_options}
         scopefunc = options.pop("scopefunc", None)
-        options.setdefault("class_", Session)
-        options.setdefault("query_cls", db.Query)
-        self._sessionmaker: orm.sessionmaker[Session] = Sessionmaker(db=db, **options)
+        self._sessionmaker = Sessionmaker(db, **options)
         self.session = ScopedSession(self._sessionmaker, scopefunc)
         if scopefunc is None:
             self.session.registry = SyncRegistry(db, self._sessionmaker)

@@ -89,6 +89,8 @@ def _current() -> tuple[Framework | None, AppContext | None]:
         context = framework.context()
         if context is not None and (found[0] is None or framework.runs_here()):
             found = framework, context
+    if found[0] is None and load_quart():
+        return _current()  # of an app that no init_app has seen
     return found
 
 

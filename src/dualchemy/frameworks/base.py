@@ -84,10 +84,9 @@ def is_pushed(context: AppContext) -> bool:
     """Tell whether an app context is active somewhere. Flask and Quart do not say, but
     keep what undoes the push.
     """
-    try:
-        return bool(context._cv_tokens)
-    except AttributeError:  # Flask 3.2 and Quart 0.23 on
-        return context._cv_token is not None
+    if getattr(context, "_cv_token", None) is not None:
+        return True
+    return bool(getattr(context, "_cv_tokens", None))  # before Flask 3.2, Quart 0.23
 
 
 def add_templates(app: Any) -> None:
