@@ -158,14 +158,16 @@ def finish_what_was_sent(engine: Engine) -> None:
     statement, leaves that running, and its locks held.
     """
     dialect = engine.dialect
-    # These drivers await futures alone to commit, without a timeout of asyncio's.
-    in_place = dialect.driver in {"asyncpg", "aiosqlite"}
-    for name, to_the_end in (
-        ("do_commit", finish_commit_in_place if in_place else finish_commit),
-        ("do_commit_twophase", finish_commit),
-        ("do_ping", finish),
-        ("do_terminate", finish),
-    ):
+    told: dict[str, Callable[..., Awaitable[Any]]] = {
+        "do_commit": finish_commit,
+        "do_commit_twophase": finish_commit,
+        "do_ping": finish,
+        "do_terminate": finish,
+    }
+    if dialect.driver in {"asyncpg", "aiosqlite"}:
+        del told["do_commit"]
+        _finish_commits_in_place(engine)
+    for name, to_the_end in told.items():
         setattr(dialect, name, _finished(getattr(dialect, name), to_the_end))
     if dialect.driver == "psycopg":
         _finish_cancelling(engine)
@@ -183,6 +185,50 @@ def _finished(
         return function(*args, **kwargs)  # The garbage collector terminates, too.
 
     return in_a_task
+
+
+def _finish_commits_in_place(engine: Engine) -> None:
+    """Have a driver finish its commits, of which it awaits futures alone, without a
+    timeout of asyncio's.
+
+    It is the driver's own method that does: SQLAlchemy's would need a greenlet within the
+    greenlet, which costs more than to send the commit.
+    """
+
+    @event.listens_for(engine, "connect")
+    def use_class(connection: Any, record: ConnectionPoolEntry) -> None:
+        driver: Any = record.driver_connection
+        # That of asyncpg leaves it to an object for each transaction.
+        choose = (
+            _finishing if hasattr(driver, "commit") else _with_finishing_transactions
+        )
+        cls: Any = type(driver)
+        driver.__class__ = choose(cls)
+
+
+@cache
+def _finishing(cls: Any) -> type:
+    async def commit(self: Any) -> None:
+        await finish_commit_in_place(cls.commit(self))
+
+    return _subclass(cls, commit=commit)
+
+
+@cache
+def _with_finishing_transactions(cls: Any) -> type:
+    def transaction(self: Any, **options: Any) -> Any:
+        made = cls.transaction(self, **options)
+        kind: Any = type(made)
+        made.__class__ = _finishing(kind)
+        return made
+
+    return _subclass(cls, transaction=transaction)
+
+
+def _subclass(cls: Any, **namespace: Any) -> type:
+    """Make a class that an instance of another can be made one of."""
+    made: type = type(cls)(cls.__name__, (cls,), {"__slots__": (), **namespace})
+    return made
 
 
 def _skip_idle_rollbacks(engine: Engine, is_idle: Callable[[Any], bool]) -> None:
@@ -295,16 +341,20 @@ class SQLiteConnection(sqlite3.Connection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._cursors: weakref.WeakSet[sqlite3.Cursor] = weakref.WeakSet()
+        self._cursors: list[weakref.ref[sqlite3.Cursor]] = []
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
         cursor = super().cursor(*args, **kwargs)
-        self._cursors.add(cursor)
+        # Hardly ever more than one; a set that lets go of them takes longer.
+        self._cursors = [each for each in self._cursors if each() is not None]
+        self._cursors.append(weakref.ref(cursor))
         return cursor
 
     def close(self) -> None:
-        for cursor in tuple(self._cursors):
-            cursor.close()
+        for reference in self._cursors:
+            cursor = reference()
+            if cursor is not None:
+                cursor.close()
         super().close()
 
     def __del__(self) -> None:
