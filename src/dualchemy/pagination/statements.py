@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -23,13 +22,15 @@ Columns: TypeAlias = list[Any]
 
 S = TypeVar("S")
 
+PAGED = (sa.Select, sa.CompoundSelect)
+"""What has pages."""
+
 _LARGEST_INTEGER = 2**31 - 1
 _EXACT_BELOW = 10_000
 """Rows that are counted sooner than the planner's guess is shown."""
 
 
-@dataclass(frozen=True, slots=True)
-class Total:
+class Total(NamedTuple):
     """How many rows a statement has. An inexact number is a lower bound or a guess."""
 
     number: int
@@ -41,7 +42,7 @@ def check_statement(function: str, statement: object) -> None:
 
     :raises TypeError: if it is neither a ``select`` nor a union.
     """
-    if isinstance(statement, sa.Select | sa.CompoundSelect):
+    if isinstance(statement, PAGED):
         return
     raise TypeError(
         f"{function}: expected a select() or a union of them, got a"
@@ -60,6 +61,10 @@ def between(statement: S, offset: int, limit: int) -> S | None:
     own_offset, own_limit = _own_limits(statement)
     if own_limit is not None:
         limit = min(limit, max(own_limit - offset, 0))
+    if own_offset + offset + limit <= _LARGEST_INTEGER:
+        # One new statement, and not two; it adds its own offset.
+        sliced: S = statement.slice(offset, offset + limit)  # type: ignore[attr-defined]
+        return sliced
     offset += own_offset
     if offset > LARGEST:
         return None
@@ -108,14 +113,7 @@ def fetch(session: orm.Session, statement: Any) -> tuple[list[Any], bool]:
     merges = result._unique_filter_state is not None
     if merges:
         result = result.unique()
-    return list(result.scalars() if width(statement) == 1 else result), merges
-
-
-def width(statement: Any) -> int:
-    """Return the number of columns and entities in a row."""
-    if isinstance(statement, sa.CompoundSelect):
-        return len(statement.selected_columns)
-    return len(columns_of(statement))
+    return list(result.scalars() if len(result.keys()) == 1 else result), merges
 
 
 def columns_of(select: Any) -> Columns:
