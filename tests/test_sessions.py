@@ -237,6 +237,57 @@ class TestBothApis:
         assert len(heard) == 2
 
 
+@pytest.mark.backends("sqlite")
+class TestEvents:
+    """Listeners hear of the sessions that they were registered for, and of no other."""
+
+    async def test_listener_of_one_session(self, site: Site) -> None:
+        User = define_user(site.db)
+        heard = []
+        async with site.context():
+            await resolve(site.db.create_all())
+            session, other = site.api.sessionmaker(), site.api.sessionmaker()
+            for name in ("after_begin", "after_flush", "after_commit"):
+
+                def listener(each: Any, *args: Any, name: str = name) -> None:
+                    heard.append((name, each))
+
+                event.listen(getattr(session, "sync_session", session), name, listener)
+            for each in (other, session):
+                each.add(User())
+                await resolve(each.commit())
+                await resolve(each.close())
+        assert [name for name, _ in heard] == [
+            "after_begin",
+            "after_flush",
+            "after_commit",
+        ]
+        assert {each for _, each in heard} == {
+            getattr(session, "sync_session", session)
+        }
+
+    async def test_listener_that_comes_after_the_session(self, site: Site) -> None:
+        heard = []
+
+        def of_ours(session: Any) -> None:
+            heard.append("ours")
+
+        def of_any(session: Any) -> None:
+            heard.append("any")
+
+        async with site.context():
+            await resolve(site.db.session.execute(text("SELECT 1")))
+            event.listen(site.db.sync.session, "after_commit", of_ours)
+            event.listen(orm.Session, "after_commit", of_any)
+            try:
+                await resolve(site.db.session.commit())
+            finally:
+                event.remove(orm.Session, "after_commit", of_any)
+            assert sorted(heard) == ["any", "ours"]
+            await resolve(site.db.session.commit())
+            assert heard[2:] == ["ours"]
+
+
 def define_user_with_length(db: Any) -> Any:
     from sqlalchemy import String
 

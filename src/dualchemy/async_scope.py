@@ -111,8 +111,8 @@ class AsyncRegistry(ContextRegistry):
         if session is not None and scope.has_async_session():
             return session
         session = self.createfunc()
-        session.sync_session._registration = scope.registration
-        scope.keep(session, current_context())
+        engines = scope.keep(session, current_context())
+        session.sync_session._use(engines.sync_map)
         return session
 
     def has(self) -> bool:

@@ -238,6 +238,9 @@ class AsyncSession(sa_asyncio.AsyncSession):
         if not session._close_when_free() and not self._close_unused():
             await super().close()
 
+    def _end(self) -> None:
+        cast("Proxied", self.sync_session)._end()
+
     def _close_unused(self) -> bool:
         """Close the session now, if that waits for nothing and so needs no greenlet.
 

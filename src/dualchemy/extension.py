@@ -21,7 +21,7 @@ from .async_scope import aclose_scope, aremove
 from .config import read_config
 from .engines import Engines
 from .errors import ConfigError, show_url
-from .frameworks import AppContext, current_context, current_framework, framework_of
+from .frameworks import AppContext, current, current_context, framework_of
 from .metadata import Metadatas
 from .models import Model, make_model
 from .query import Query
@@ -263,7 +263,7 @@ class SQLAlchemy(Extension):
     """
 
     def _api(self) -> Any:
-        framework = current_framework()
+        framework, _ = current()
         if framework is not None and framework.is_async:
             return self.aio
         return self.sync
@@ -274,7 +274,7 @@ class SQLAlchemy(Extension):
 
         Outside of any, a stand-in that can be kept, and finds the session when used.
         """
-        framework = current_framework()
+        framework, _ = current()
         if framework is None:
             return self._session_stand_in
         return (self.aio if framework.is_async else self.sync).session

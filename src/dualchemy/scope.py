@@ -18,7 +18,7 @@ from sqlalchemy import orm
 from sqlalchemy.util import ScopedRegistry
 
 from .errors import ContextError
-from .frameworks import AppContext, Framework, current_context, is_pushed
+from .frameworks import AppContext, Framework, current, current_context, is_pushed
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -75,11 +75,15 @@ class Scope:
             and self.engines.loop is asyncio._get_running_loop()
         )
 
-    def keep(self, session: AsyncSession, context: AppContext) -> None:
-        """Make a session the async one."""
+    def keep(self, session: AsyncSession, context: AppContext) -> LoopEngines:
+        """Make a session the async one.
+
+        :return: The engines of the running event loop.
+        """
         self.engines = self.registration.engines.aio()
         self.engines.hold(session, context)
         self.async_session = session
+        return self.engines
 
     def forget_async_session(self) -> AsyncSession | None:
         """Return the async session, of which somebody else takes care from now on."""
@@ -103,17 +107,11 @@ class Scope:
     def end(self) -> None:
         """Let the sessions open nothing any more."""
         self.db = None
-        if self.sync_session is not None:
-            _end(self.sync_session)
-        if self.async_session is not None:
-            _end(self.async_session.sync_session)
-
-
-def _end(session: orm.Session) -> None:
-    # The registry may have been given a session of another class.
-    end = getattr(session, "_end", None)
-    if end is not None:
-        end()
+        for session in (self.sync_session, self.async_session):
+            # The registry may have been given a session of another class.
+            end = getattr(session, "_end", None)
+            if end is not None:
+                end()
 
 
 def current_registration(db: Extension) -> Registration:
@@ -181,7 +179,7 @@ def current_scope(db: Extension) -> Scope:
 
     :raises ContextError: as :func:`current_registration`.
     """
-    context = current_context()
+    _, context = current()
     scope: Scope | None = getattr(context, SLOT, None)
     if scope is not None and scope.db is db:
         return scope
@@ -221,7 +219,7 @@ class SyncRegistry(ContextRegistry):
         session = scope.sync_session
         if session is None:
             session = scope.sync_session = self.createfunc()
-            session._registration = scope.registration
+            session._use(scope.registration.engines.sync)
         return session
 
     def has(self) -> bool:

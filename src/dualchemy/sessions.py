@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import sqlalchemy as sa
 from sqlalchemy import orm
+from sqlalchemy.event.base import dispatcher
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+from sqlalchemy.orm import SessionEvents
 from sqlalchemy.orm.session import _sessions
 
 from .frameworks import Framework
@@ -59,6 +61,40 @@ def _explained(method: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+class _Events(dispatcher[orm.Session]):
+    """What tells of a session's events, with the listeners of its class at hand.
+
+    SQLAlchemy looks those of an event up when it is first asked for them, in each session
+    and by way of an AttributeError. It asks for eight events if a session runs a
+    statement and for sixteen if it commits, and that takes a tenth of a light statement.
+    """
+
+    def __get__(self, obj: Any, cls: type[Any]) -> Any:
+        found = super().__get__(obj, cls)
+        if obj is not None:
+            # One by one: a loop would take four times as long.
+            listeners = found._empty_listeners
+            found.do_orm_execute = listeners["do_orm_execute"]
+            found.after_transaction_create = listeners["after_transaction_create"]
+            found.after_begin = listeners["after_begin"]
+            found.after_transaction_end = listeners["after_transaction_end"]
+            found.before_attach = listeners["before_attach"]
+            found.after_attach = listeners["after_attach"]
+            found.transient_to_pending = listeners["transient_to_pending"]
+            found.before_flush = listeners["before_flush"]
+            found.after_flush = listeners["after_flush"]
+            found.after_flush_postexec = listeners["after_flush_postexec"]
+            found.pending_to_persistent = listeners["pending_to_persistent"]
+            found.before_commit = listeners["before_commit"]
+            found.after_commit = listeners["after_commit"]
+            found.loaded_as_persistent = listeners["loaded_as_persistent"]
+            found.persistent_to_detached = listeners["persistent_to_detached"]
+            found.deleted_to_detached = listeners["deleted_to_detached"]
+            found.pending_to_transient = listeners["pending_to_transient"]
+            found.persistent_to_transient = listeners["persistent_to_transient"]
+        return found
+
+
 class Session(orm.Session):
     """A :class:`sqlalchemy.orm.Session` that sends each operation to the engine of its
     model's or table's bind key.
@@ -73,10 +109,11 @@ class Session(orm.Session):
         joins an external transaction.
     """
 
+    dispatch = _Events(SessionEvents)
+
     # What most sessions never change costs nothing to set.
     _db: Extension
     _app: Any = None
-    _registration: Registration | None = None
     _is_over = False
     _has_binds = False
     _tracker: Tracker | None = None
@@ -131,16 +168,20 @@ class Session(orm.Session):
         return self.bind is None and not self._has_binds
 
     def _find_engines(self) -> EngineMap[sa.Engine]:
-        """Return the engines of the app, and keep them for what follows."""
+        """Return the engines of the app, and use them from now on."""
         if self._is_over:
             # Where another context is active, that takes the place of the session's,
             # for one statement: the next may belong to yet another.
             current_scope(self._db)
-            return self._engines_in(registration_of(self._db, self._app))
-        registration = self._registration or registration_of(self._db, self._app)
-        engines = self._engines_in(registration)
-        self._engines, self._by_mapper = engines, engines.by_mapper
+        engines = self._engines_in(registration_of(self._db, self._app))
+        if not self._is_over:
+            self._use(engines)
         return engines
+
+    def _use(self, engines: EngineMap[sa.Engine]) -> None:
+        """Take the engines from here, unless the session was given some."""
+        if self.bind is None and not self._has_binds:
+            self._engines, self._by_mapper = engines, engines.by_mapper
 
     def _engines_in(self, registration: Registration) -> EngineMap[sa.Engine]:
         return registration.engines.sync
@@ -148,8 +189,7 @@ class Session(orm.Session):
     def _end(self) -> None:
         """Let nothing be opened any more, for nobody would close it."""
         self._is_over = True
-        self._registration = self._engines = None
-        self._by_mapper = _NO_ENGINES
+        self._engines, self._by_mapper = None, _NO_ENGINES
 
     def expunge_all(self) -> None:
         """Remove all objects from the session."""

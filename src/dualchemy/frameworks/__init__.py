@@ -24,6 +24,7 @@ __all__ = [
     "Framework",
     "abort",
     "app_of_command",
+    "current",
     "current_context",
     "current_framework",
     "current_request",
@@ -59,7 +60,7 @@ def app_of_command(command: click.Context) -> tuple[Framework, Any] | None:
         app = framework.app_of_command(command)
         if app is not None:
             return framework, app
-    active, context = _current()
+    active, context = current()
     return None if active is None or context is None else (active, context.app)
 
 
@@ -77,7 +78,7 @@ def load_quart() -> bool:
     return True
 
 
-def _current() -> tuple[Framework | None, AppContext | None]:
+def current() -> tuple[Framework | None, AppContext | None]:
     """Return the framework that has an active app context, and that.
 
     Where both have one (a test that holds a Flask context while it calls a Quart
@@ -90,18 +91,18 @@ def _current() -> tuple[Framework | None, AppContext | None]:
         if context is not None and (found[0] is None or framework.runs_here()):
             found = framework, context
     if found[0] is None and load_quart():
-        return _current()  # of an app that no init_app has seen
+        return current()  # of an app that no init_app has seen
     return found
 
 
 def current_framework() -> Framework | None:
     """Return the framework that has an active app context."""
-    return _current()[0]
+    return current()[0]
 
 
 def current_context() -> AppContext | None:
     """Return the active app context of :func:`current_framework`."""
-    return _current()[1]
+    return current()[1]
 
 
 def current_request() -> Request | None:
