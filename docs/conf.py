@@ -42,7 +42,7 @@ nitpick_ignore_regex = [
     (
         r"py:class",
         r"AsyncAttrs\._AsyncAttrGetitem|Extension|Flask"
-        r"|Quart|QueryCount|sa\.MetaData|schema\.BindKeys",
+        r"|Quart|QueryCount|sa\.(MetaData|Row)|(schema\.)?BindKeys|MetaData",
     ),
     (r"py:(class|obj)", r"(dualchemy\.[\w.]+\.)?(O|P|T|TP|Ts)"),
 ]

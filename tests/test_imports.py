@@ -17,11 +17,9 @@ LAYERS = [
     {"flask", "quart", "impersonation"},
     {"extension"},
     {"sync_api", "async_api"},
-    {"query_counts"},
     {"testing"},
     {"models"},
     {"lookup", "query", "schema", "tables"},
-    {"metadata"},
     {"async_sessions"},
     {"sessions"},
     {"signals", "recording", "async_scope"},
@@ -65,6 +63,34 @@ print([name for name in unwanted if name in sys.modules and name not in already]
 """
     preamble = "import sys, flask, sqlalchemy.orm; already = set(sys.modules)\n"
     assert run(preamble + code) == "[]"
+
+
+def test_flask_user_imports_little() -> None:
+    """Twelve modules of the library, and no other."""
+    code = """
+import sys, flask, sqlalchemy.orm
+before = set(sys.modules)
+from dualchemy.flask import SQLAlchemy
+new = set(sys.modules) - before
+print(len(new), sorted(name for name in new if not name.startswith("dualchemy")))
+"""
+    number, others = run(code).split(" ", 1)
+    assert int(number) <= 12
+    assert others == "[]"
+
+
+@pytest.mark.parametrize("module", ["dualchemy", "dualchemy.flask", "dualchemy.quart"])
+def test_each_public_name_is_found(module: str) -> None:
+    """Some are imported when they are asked for, in an interpreter of its own."""
+    code = f"""
+import {module} as module
+print([name for name in module.__all__ if getattr(module, name, None) is None])
+print([name for name in module.__all__ if name not in dir(module)])
+from {module} import *
+print([name for name in module.__all__ if globals()[name] is not getattr(module, name)])
+print(getattr(module, "Nonsense", "no such name"))
+"""
+    assert run(code).splitlines() == ["[]", "[]", "[]", "no such name"]
 
 
 def test_everything_but_quart_works_without_quart() -> None:

@@ -111,6 +111,8 @@ def show(raw: tables.Raw) -> None:
         if "failed" in measured:
             print(f"\nThe environment {name!r} cannot be made:\n{measured['failed']}")
             continue
+        if "counted" not in measured:
+            continue
         for framework in ("flask", "quart"):
             head, lines = tables.ratios(measured["counted"], framework)
             if lines:
@@ -122,6 +124,9 @@ def show(raw: tables.Raw) -> None:
     if "facts" in raw:
         print("\nModules that an import loads, memory to SQLAlchemy's own\n")
         print(tables.markdown(*tables.facts(raw["facts"])))
+        for title, against, what, budget, is_met in tables.fact_outcomes(raw["facts"]):
+            mark = "met   " if is_met else "MISSED"
+            print(f"{mark} {title}: {what} to {against}, budget {budget}")
     for framework, found in raw.get("races", {}).items():
         print(f"\n{framework.title()}, over loopback, to the floor\n")
         print(tables.markdown(*tables.races(found, framework)))

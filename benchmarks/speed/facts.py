@@ -17,12 +17,18 @@ from typing import Any
 from .rows import ADVANCED, ALCHEMICAL, DUALCHEMY, FLOOR, FSA, LITE
 
 IMPORTS = {
-    FSA: "flask_sqlalchemy",
-    LITE: "flask_sqlalchemy_lite",
-    ADVANCED: "advanced_alchemy.extensions.flask",
-    ALCHEMICAL: "alchemical.flask",
-    DUALCHEMY: "dualchemy.flask",
+    FSA: "from flask_sqlalchemy import SQLAlchemy",
+    LITE: "from flask_sqlalchemy_lite import SQLAlchemy",
+    ADVANCED: "from advanced_alchemy.extensions.flask import AdvancedAlchemy",
+    ALCHEMICAL: "from alchemical.flask import Alchemical",
+    DUALCHEMY: "from dualchemy.flask import SQLAlchemy",
 }
+"""What an application writes. Some names are imported when they are asked for."""
+
+SET_UP = """
+from benchmarks.speed import contenders
+contenders.FLASK[{name!r}](flask.Flask("benchmark"), "sqlite://", {{}})
+"""
 UNWANTED = (
     "quart",
     "asyncio",
@@ -36,22 +42,20 @@ UNWANTED = (
 SESSIONS = 2000
 
 
-def modules(name: str) -> dict[str, Any]:
-    """Return how many modules an import loads on top of Flask and SQLAlchemy's ORM."""
-    code = f"""
+def modules(code: str) -> dict[str, Any]:
+    """Return how many modules some code loads on top of Flask and SQLAlchemy's ORM."""
+    program = f"""
 import json, sys
 import flask, sqlalchemy.orm
 before = set(sys.modules)
-import {name}
-new = sorted(set(sys.modules) - before)
-outside = [each for each in new if each.split(".")[0] != {name.partition(".")[0]!r}]
+{code}
+new = [each for each in sys.modules if each not in before]
+new = [each for each in new if each.split(".")[0] != "benchmarks"]
 print(json.dumps({{
-    "modules": len(new),
-    "not its own": len(outside),
-    "unwanted": [each for each in new if each in {UNWANTED!r}],
+    "modules": len(new), "unwanted": [each for each in new if each in {UNWANTED!r}]
 }}))
 """
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         return {"error": done.stderr}
@@ -100,5 +104,6 @@ def memory() -> dict[str, dict[str, float]]:
 
 
 if __name__ == "__main__":
-    imported = {peer: modules(name) for peer, name in IMPORTS.items()}
-    print(json.dumps({"imports": imported, "memory": memory()}))
+    imported = {peer: modules(code) for peer, code in IMPORTS.items()}
+    set_up = {peer: modules(SET_UP.format(name=peer)) for peer in IMPORTS}
+    print(json.dumps({"imports": imported, "set up": set_up, "memory": memory()}))

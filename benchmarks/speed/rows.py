@@ -30,6 +30,12 @@ a select's clauses is 142,000 instructions, and took 27 microseconds.
 
 MODELS = 500
 
+MODULES = 12
+"""How many modules the import of Dualchemy may load on top of what it needs."""
+
+MEMORY = 1.05
+"""The budget for an idle session, to SQLAlchemy's own."""
+
 TRACKING = {"SQLALCHEMY_TRACK_MODIFICATIONS": True}
 RECORDING = {"SQLALCHEMY_RECORD_QUERIES": True}
 

@@ -13,6 +13,8 @@ from .rows import (
     DUALCHEMY,
     FLOOR,
     INSTRUCTIONS_PER_MICROSECOND,
+    MEMORY,
+    MODULES,
     ROWS,
     TOLERANCE,
     Budget,
@@ -125,13 +127,36 @@ def facts(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return the head and the lines of a table of imports and memory."""
     imports = found["imports"]
     lines = [
-        ["modules", *(str(each.get("modules", "failed")) for each in imports.values())]
+        [title, *(str(each.get("modules", "failed")) for each in found[key].values())]
+        for title, key in (("modules, import", "imports"), ("modules, app", "set up"))
     ]
     for name, size in found["memory"].items():
         ratio = f"{size[DUALCHEMY] / size[FLOOR]:.2f}"
         cells = [ratio if each == DUALCHEMY else "" for each in imports]
         lines.append([f"memory, idle {name}", *cells])
     return ["", *imports], lines
+
+
+def fact_outcomes(found: dict[str, Any]) -> list[tuple[str, str, str, str, bool]]:
+    """Return what was measured beside counts and races, against what, how it stands to
+    its budget, and whether that is met.
+    """
+    number = found["imports"][DUALCHEMY]["modules"]
+    unwanted = found["imports"][DUALCHEMY]["unwanted"]
+    results = [
+        (
+            "modules, import",
+            "Flask and ``sqlalchemy.orm``",
+            str(number),
+            str(MODULES),
+            number <= MODULES and not unwanted,
+        )
+    ]
+    for name, size in found["memory"].items():
+        ratio = size[DUALCHEMY] / size[FLOOR]
+        title = f"memory, idle {name}"
+        results.append((title, FLOOR, f"{ratio:.2f}", f"{MEMORY:.2f}", ratio <= MEMORY))
+    return results
 
 
 def _order(framework: str) -> Sequence[str]:

@@ -43,7 +43,6 @@ from .pagination import (
     keyset_page,
     select_page,
 )
-from .query_counts import QueryCounts
 from .scope import current_registration, current_scope, registration_of
 from .sessions import Sessionmaker
 from .shielding import finish
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from quart import Quart
 
     from .extension import Extension
+    from .testing.counting import QueryCount  # only a test has one
 
 __all__ = ["AsyncAPI", "AsyncHelpers"]
 
@@ -64,7 +64,7 @@ R = TypeVar("R")
 P = ParamSpec("P")
 
 
-class AsyncHelpers(QueryCounts):
+class AsyncHelpers:
     """What ``db`` itself offers under Quart. All of it needs an app context and a
     running event loop.
     """
@@ -372,6 +372,21 @@ class AsyncHelpers(QueryCounts):
                     await connection.run_sync(getattr(metadata, operation))
 
         return HelperCall(f"db.{operation}", run())
+
+    def count_queries(
+        self, bind_key: schema.BindKeys = schema.ALL, *, app: Any = None
+    ) -> QueryCount:
+        """Capture the statements of a block; see :meth:`.SyncHelpers.count_queries`."""
+        return self._db.sync.count_queries(bind_key, app=app)
+
+    def assert_queries(
+        self, count: int, bind_key: schema.BindKeys = schema.ALL, *, app: Any = None
+    ) -> QueryCount:
+        """:meth:`count_queries`, which must be so many at the end of the block.
+
+        :raises AssertionError: if they are not; it lists them.
+        """
+        return self._db.sync.assert_queries(count, bind_key, app=app)
 
     @asynccontextmanager
     async def isolation(self, app: Flask | Quart | None = None) -> AsyncIterator[None]:

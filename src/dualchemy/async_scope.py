@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import orm
 
-from .frameworks import AppContext, current_context
+from .frameworks import current_context
 from .scope import SLOT, ContextRegistry, Scope, current_scope, existing_scope
 from .shielding import cancel_again, finish
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
+
+    from .frameworks.base import AppContext
 
 
 async def close_session(session: AsyncSession) -> None:

@@ -21,14 +21,14 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from .async_scope import close_session
 from .errors import ConcurrentUseError
-from .frameworks import Framework
 from .lazy_loading import refuse_lazy_load
-from .scope import Registration
 from .sessions import CheapCalls, Session
 from .shielding import PutOff
 
 if TYPE_CHECKING:
     from .engine_map import EngineMap
+    from .frameworks.base import Framework
+    from .scope import Registration
 
 __all__ = ["AsyncScopedSession", "AsyncSession"]
 

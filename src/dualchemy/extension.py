@@ -16,26 +16,22 @@ import sqlalchemy as sa
 from sqlalchemy import event, orm
 from sqlalchemy.util import LRUCache
 
-from . import recording, signals
-from .async_scope import aclose_scope, aremove
-from .config import read_config
-from .engines import Engines
 from .errors import ConfigError, show_url
-from .frameworks import AppContext, current, current_context, framework_of
-from .metadata import Metadatas
+from .frameworks import current, current_context, framework_of
 from .models import Model, make_model
 from .query import Query
-from .routing import KnownKeys
+from .routing import KnownKeys, Metadatas
 from .scope import EXTENSION, Registration, close_scope
 from .sessions import Session
 from .sync_api import SyncAPI
-from .tables import Table, make_table_class
 
 if TYPE_CHECKING:
     from flask import Flask
     from quart import Quart
 
     from .async_api import AsyncAPI
+    from .frameworks.base import AppContext
+    from .tables import Table
 
 __all__ = ["Extension", "SQLAlchemy"]
 
@@ -78,9 +74,6 @@ class Extension:
             disable_autonaming=disable_autonaming,
         )
 
-        self.Table: type[Table] = make_table_class(self.metadatas)
-        """A :class:`sqlalchemy.schema.Table` that takes a ``bind_key`` for metadata."""
-
         self.sync: SyncAPI = SyncAPI(self, self._session_options)
         """The sync API, in either framework and in scripts."""
 
@@ -94,6 +87,13 @@ class Extension:
 
         # One session class for both, so that an event listener hears both.
         return AsyncAPI(self, self._session_options, self.sync._sessionmaker)
+
+    @cached_property
+    def Table(self) -> type[Table]:  # noqa: N802 - a class
+        """A :class:`sqlalchemy.schema.Table` that takes a ``bind_key`` for metadata."""
+        from .tables import make_table_class
+
+        return make_table_class(self.metadatas)
 
     @property
     def metadata(self) -> sa.MetaData:
@@ -111,6 +111,10 @@ class Extension:
         :raises RuntimeError: if the app has a ``SQLAlchemy`` instance already.
         :raises TypeError: if this is no application.
         """
+        from .async_scope import aclose_scope
+        from .config import read_config
+        from .engines import Engines
+
         framework = framework_of(app)
         if "sqlalchemy" in app.extensions:
             raise RuntimeError(
@@ -124,11 +128,10 @@ class Extension:
         engines = Engines(
             config,
             share_memory_connection=not framework.is_async,
-            instrument=recording.record if config.record_queries else None,
+            instrument=_recorder() if config.record_queries else None,
         )
-        if config.track_modifications and not self._tracks_modifications:
-            signals.track(self.sync.sessionmaker.class_)
-            self._tracks_modifications = True
+        if config.track_modifications:
+            self._track_modifications()
         app.extensions["sqlalchemy"] = self
         app.extensions[EXTENSION] = Registration(self, framework, config, engines)
         if "scopefunc" in self._session_options:
@@ -140,11 +143,20 @@ class Extension:
         if self._add_models_to_shell:
             framework.add_shell_context(app, self._shell_context)
 
+    def _track_modifications(self) -> None:
+        from .signals import track
+
+        if not self._tracks_modifications:
+            track(self.sync.sessionmaker.class_)
+            self._tracks_modifications = True
+
     def _close(self, context: AppContext) -> None:
         close_scope(context)
         self.sync.session.remove()
 
     async def _aclose(self, context: AppContext) -> None:
+        from .async_scope import aclose_scope, aremove
+
         try:
             await aclose_scope(context)
         finally:
@@ -219,6 +231,12 @@ def _class_of_both(cls: Any, genuine: Any) -> type[Any]:
     namespace = {name: getattr(cls, name) for name in described}
     both: type[Any] = type(cls.__name__, (cls, genuine), namespace)
     return both
+
+
+def _recorder() -> Callable[[sa.Engine], None]:
+    from .recording import record
+
+    return record
 
 
 def _check_session_class(options: Mapping[str, Any]) -> None:

@@ -7,23 +7,33 @@ imports from there in one place.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 from .models import DefaultMeta, DefaultMetaNoName, Model
-from .pagination import Pagination, QueryPagination, SelectPagination
 from .query import Query
-from .recording import get_recorded_queries
 from .sessions import Session
-from .signals import before_models_committed, models_committed
 
 if TYPE_CHECKING:
     from .extension import Extension
+    from .pagination import Pagination, QueryPagination, SelectPagination
+    from .recording import get_recorded_queries
+    from .signals import before_models_committed, models_committed
     from .sync_api import SyncHelpers
 
     class SQLAlchemy(Extension, SyncHelpers):
         """One ``db`` for Quart and Flask, as seen from Flask."""
 else:
     from .extension import SQLAlchemy
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(sys.modules[__package__], name)  # which finds them when needed
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "DefaultMeta",

@@ -16,9 +16,9 @@ from sqlalchemy import orm
 from sqlalchemy.exc import InvalidRequestError
 
 from .errors import ConfigError
-from .metadata import Metadatas
 from .naming import NameMetaMixin, NameMixin
 from .query import Query, QueryProperty
+from .routing import Metadatas
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncAttrs

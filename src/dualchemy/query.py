@@ -12,10 +12,10 @@ from sqlalchemy.exc import MultipleResultsFound, NoResultFound
 
 from .errors import ContextError
 from .frameworks import abort, current_framework
-from .pagination import PageOptions, Pagination, QueryPagination, check_keywords
 
 if TYPE_CHECKING:
     from .models import ModelBehaviour
+    from .pagination import PageOptions, Pagination
 
 __all__ = ["Query"]
 
@@ -59,6 +59,9 @@ class Query(orm.Query[T]):
 
     def paginate(self, **options: Unpack[PageOptions]) -> Pagination[T]:
         """Return a page of the rows; see :meth:`.SyncHelpers.paginate`."""
+        from .pagination.offset import QueryPagination
+        from .pagination.options import PageOptions, check_keywords
+
         check_keywords("paginate", options, PageOptions)
         return QueryPagination(query=self, **options)
 

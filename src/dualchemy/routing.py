@@ -1,4 +1,4 @@
-"""Which bind does a statement go to?
+"""Which bind does a table belong to, and so a statement go to?
 
 The answer is a bind key. A mapper or a table belongs to the bind whose key its metadata
 carries in ``info["bind_key"]``; what has no such key goes to the default bind.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, TypeAlias, TypeGuard
 
-from sqlalchemy import ClauseElement, Select, Table, UpdateBase, inspect
+from sqlalchemy import ClauseElement, MetaData, Select, Table, UpdateBase, inspect
 from sqlalchemy.exc import InvalidRequestError, NoInspectionAvailable
 from sqlalchemy.orm.exc import UnmappedClassError
 from sqlalchemy.sql import visitors
@@ -19,6 +19,24 @@ from sqlalchemy.util import LRUCache
 from .errors import join_keys
 
 BIND_KEY = "bind_key"
+
+
+class Metadatas(dict[str | None, MetaData]):
+    """Bind keys to their metadata; ``None`` is the default."""
+
+    def of(self, bind_key: str | None) -> MetaData:
+        """Return the metadata of a bind key, made on first use with the naming
+        convention of the default one.
+        """
+        if bind_key not in self:
+            convention = None if bind_key is None else self.of(None).naming_convention
+            self.adopt(bind_key, MetaData(naming_convention=convention))
+        return self[bind_key]
+
+    def adopt(self, bind_key: str | None, metadata: MetaData) -> None:
+        """Use an existing metadata for a bind key."""
+        metadata.info[BIND_KEY] = bind_key
+        self[bind_key] = metadata
 
 
 KnownKeys: TypeAlias = "LRUCache[Any, str | None]"

@@ -8,7 +8,7 @@ from typing import Literal
 import sqlalchemy as sa
 
 from .errors import UnknownBindKeyError
-from .metadata import Metadatas
+from .routing import Metadatas
 
 Operation = Literal["create_all", "drop_all", "reflect"]
 BindKeys = str | None | Sequence[str | None]

@@ -18,7 +18,7 @@ from sqlalchemy import orm
 from sqlalchemy.util import ScopedRegistry
 
 from .errors import ContextError
-from .frameworks import AppContext, Framework, current, current_context, is_pushed
+from .frameworks import current, current_context, is_pushed
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .config import Config
     from .engines import Engines
     from .extension import Extension  # only to name the owner of a registration
+    from .frameworks.base import AppContext, Framework
     from .loops import LoopEngines
 
 EXTENSION = "dualchemy"

@@ -22,14 +22,15 @@ from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from sqlalchemy.orm import SessionEvents
 from sqlalchemy.orm.session import _sessions
 
-from .frameworks import Framework
 from .routing import bind_key, decides_alone, shared_bind_key
-from .scope import Registration, current_scope, registration_of
-from .signals import Tracker
+from .scope import current_scope, registration_of
 
 if TYPE_CHECKING:
     from .engine_map import EngineMap
     from .extension import Extension  # only to name the owner of a session
+    from .frameworks.base import Framework
+    from .scope import Registration
+    from .signals import Tracker  # only where somebody wants to hear of changes
 
 __all__ = ["ScopedSession", "Session"]
 
@@ -109,7 +110,7 @@ class Session(orm.Session):
         joins an external transaction.
     """
 
-    dispatch = _Events(SessionEvents)
+    dispatch: dispatcher[orm.Session] = _Events(SessionEvents)
 
     # What most sessions never change costs nothing to set.
     _db: Extension

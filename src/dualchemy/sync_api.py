@@ -10,18 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack, overload
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from . import lookup, schema
-from .pagination import (
-    KeysetOptions,
-    KeysetPagination,
-    PageOptions,
-    SelectPagination,
-    Walk,
-    iterate,
-    keyset_page,
-    select_page,
-)
-from .query_counts import QueryCounts
 from .scope import SyncRegistry, current_registration, registration_of
 from .sessions import ScopedSession, Session, Sessionmaker
 
@@ -30,6 +18,14 @@ if TYPE_CHECKING:
     from quart import Quart
 
     from .extension import Extension
+    from .pagination import (
+        KeysetOptions,
+        KeysetPagination,
+        PageOptions,
+        SelectPagination,
+    )
+    from .schema import BindKeys, Operation
+    from .testing.counting import QueryCount
 
 __all__ = ["SyncAPI", "SyncHelpers"]
 
@@ -41,7 +37,7 @@ TP = TypeVar("TP", bound=tuple[Any, ...])
 Ts = TypeVarTuple("Ts")
 
 
-class SyncHelpers(QueryCounts):
+class SyncHelpers:
     """What ``db`` itself offers under Flask. All of it needs an app context."""
 
     session: ScopedSession
@@ -105,7 +101,9 @@ class SyncHelpers(QueryCounts):
         :param kwargs: As for :meth:`sqlalchemy.orm.Session.get`.
         :raises werkzeug.exceptions.NotFound: if there is none.
         """
-        return lookup.get_or_404(self.session(), entity, ident, description, kwargs)
+        from .lookup import get_or_404
+
+        return get_or_404(self.session(), entity, ident, description, kwargs)
 
     @overload
     def first_or_404(
@@ -137,7 +135,9 @@ class SyncHelpers(QueryCounts):
         :param description: Shown on the error page.
         :raises werkzeug.exceptions.NotFound: if there is no row.
         """
-        return lookup.first_or_404(self.session(), statement, description)
+        from .lookup import first_or_404
+
+        return first_or_404(self.session(), statement, description)
 
     @overload
     def one_or_404(
@@ -169,7 +169,9 @@ class SyncHelpers(QueryCounts):
         :param description: Shown on the error page.
         :raises werkzeug.exceptions.NotFound: if there is no row, or more than one.
         """
-        return lookup.one_or_404(self.session(), statement, description)
+        from .lookup import one_or_404
+
+        return one_or_404(self.session(), statement, description)
 
     @overload
     def paginate(
@@ -228,6 +230,8 @@ class SyncHelpers(QueryCounts):
         :raises sqlalchemy.exc.ArgumentError: if the statement has a ``LIMIT`` that is
             not a number.
         """
+        from .pagination.offset import SelectPagination, select_page
+
         return select_page(SelectPagination, self.session(), select, options)
 
     @overload
@@ -287,6 +291,8 @@ class SyncHelpers(QueryCounts):
         :raises sqlalchemy.exc.ArgumentError: if the statement has a ``LIMIT``,
             ``DISTINCT ON`` or window functions, or an order that cannot be compared.
         """
+        from .pagination.keyset import keyset_page
+
         return keyset_page(self.session(), select, options)
 
     @overload
@@ -332,9 +338,11 @@ class SyncHelpers(QueryCounts):
         :raises TypeError: if an argument is of a wrong type.
         :raises ValueError: if ``per_page`` is not positive.
         """
+        from .pagination.keyset import Walk, iterate
+
         return iterate(self.session(), Walk(select, per_page))
 
-    def create_all(self, bind_key: schema.BindKeys = schema.ALL) -> None:
+    def create_all(self, bind_key: BindKeys = "__all__") -> None:
         """Create the tables that do not exist.
 
         :param bind_key: A bind key or a list of them; all by default.
@@ -342,7 +350,7 @@ class SyncHelpers(QueryCounts):
         """
         self._on_metadatas("create_all", bind_key)
 
-    def drop_all(self, bind_key: schema.BindKeys = schema.ALL) -> None:
+    def drop_all(self, bind_key: BindKeys = "__all__") -> None:
         """Drop the tables.
 
         :param bind_key: A bind key or a list of them; all by default.
@@ -350,7 +358,7 @@ class SyncHelpers(QueryCounts):
         """
         self._on_metadatas("drop_all", bind_key)
 
-    def reflect(self, bind_key: schema.BindKeys = schema.ALL) -> None:
+    def reflect(self, bind_key: BindKeys = "__all__") -> None:
         """Load the definitions of the tables that the databases hold.
 
         :param bind_key: A bind key or a list of them; all by default.
@@ -358,13 +366,41 @@ class SyncHelpers(QueryCounts):
         """
         self._on_metadatas("reflect", bind_key)
 
-    def _on_metadatas(
-        self, operation: schema.Operation, bind_key: schema.BindKeys
-    ) -> None:
+    def _on_metadatas(self, operation: Operation, bind_key: BindKeys) -> None:
+        from .schema import targets
+
         engines = self.engines
-        for key, metadata in schema.targets(self._db.metadatas, engines, bind_key):
+        for key, metadata in targets(self._db.metadatas, engines, bind_key):
             with engines[key].begin() as connection:
                 getattr(metadata, operation)(connection)
+
+    def count_queries(
+        self, bind_key: BindKeys = "__all__", *, app: Any = None
+    ) -> QueryCount:
+        """Capture the statements that an app's databases get in a block, in any context,
+        thread or task: ``with db.count_queries() as queries: ...``. ``async with`` does
+        the same.
+
+        :param bind_key: A bind key or a list of them; all by default.
+        :param app: The app; the current one if ``None``.
+        :return: Its block has a list that grows while it runs.
+        :raises ContextError: without ``app``, outside an app context.
+        :raises UnknownBindKeyError: if a key is not configured.
+        """
+        from .testing.counting import QueryCount
+
+        return QueryCount(self._db, bind_key, app)
+
+    def assert_queries(
+        self, count: int, bind_key: BindKeys = "__all__", *, app: Any = None
+    ) -> QueryCount:
+        """:meth:`count_queries`, which must be so many at the end of the block.
+
+        :raises AssertionError: if they are not; it lists them.
+        """
+        from .testing.counting import QueryCount
+
+        return QueryCount(self._db, bind_key, app, expected=count)
 
     @contextmanager
     def isolation(self, app: Flask | Quart | None = None) -> Iterator[None]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from .metadata import Metadatas
+from .routing import Metadatas
 
 if TYPE_CHECKING:
     from typing import Self, overload

@@ -1,27 +1,24 @@
 """Which framework is running, and what does it do its own way?
 
-Everything that differs between Flask and Quart is behind :class:`Framework`; nothing
-else in the library asks which one it is in. Quart's half is imported only when a Quart
-app is initialised.
+Everything that differs between Flask and Quart is behind :class:`.base.Framework`;
+nothing else in the library asks which one it is in. The half of each is imported only
+when an application needs it.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Any, NoReturn
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import werkzeug.exceptions
 from werkzeug.sansio.request import Request
 
-from .base import AppContext, CloseScope, CloseScopeAsync, Framework, is_pushed
-from .flask import FlaskFramework
+if TYPE_CHECKING:
+    from .base import AppContext, Framework
 
 __all__ = [
-    "AppContext",
-    "CloseScope",
-    "CloseScopeAsync",
-    "Framework",
     "abort",
     "app_of_command",
     "current",
@@ -30,11 +27,11 @@ __all__ = [
     "current_request",
     "framework_of",
     "is_pushed",
-    "load_quart",
+    "load",
     "secret_keys",
 ]
 
-_loaded: list[Framework] = [FlaskFramework()]
+_loaded: list[Framework] = []
 
 
 def framework_of(app: Any) -> Framework:
@@ -42,7 +39,7 @@ def framework_of(app: Any) -> Framework:
 
     :raises TypeError: if it is neither a Flask nor a Quart application.
     """
-    load_quart()
+    load()
     for framework in _loaded:
         if framework.owns(app):
             return framework
@@ -55,7 +52,7 @@ def app_of_command(command: click.Context) -> tuple[Framework, Any] | None:
     """Return the application that a command is run for: of the command line, else of the
     active app context; ``None`` if there is neither.
     """
-    load_quart()
+    load()
     for framework in _loaded:
         app = framework.app_of_command(command)
         if app is not None:
@@ -64,18 +61,25 @@ def app_of_command(command: click.Context) -> tuple[Framework, Any] | None:
     return None if active is None or context is None else (active, context.app)
 
 
-def load_quart() -> bool:
-    """Know of Quart from now on, if the application uses it.
+def load() -> bool:
+    """Know of the frameworks from now on that the application uses.
 
-    :return: Whether that is news.
+    :return: Whether there is news.
     """
-    # An application can only be Quart's if its own module has imported Quart.
-    if sys.modules.get("quart") is None or len(_loaded) > 1:
-        return False
-    from . import quart
+    # An application can only be a framework's if its own module has imported that.
+    used = [name for name in ("flask", "quart") if sys.modules.get(name) is not None]
+    news = used[len(_loaded) :]
+    _loaded.extend(import_module(f".{name}", __name__).Current() for name in news)
+    return bool(news)
 
-    _loaded.append(quart.Current())
-    return True
+
+def is_pushed(context: AppContext) -> bool:
+    """Tell whether an app context is active somewhere. Flask and Quart do not say, but
+    keep what undoes the push.
+    """
+    if getattr(context, "_cv_token", None) is not None:
+        return True
+    return bool(getattr(context, "_cv_tokens", None))  # before Flask 3.2, Quart 0.23
 
 
 def current() -> tuple[Framework | None, AppContext | None]:
@@ -90,7 +94,7 @@ def current() -> tuple[Framework | None, AppContext | None]:
         context = framework.context()
         if context is not None and (found[0] is None or framework.runs_here()):
             found = framework, context
-    if found[0] is None and load_quart():
+    if found[0] is None and load():
         return current()  # of an app that no init_app has seen
     return found
 

@@ -80,15 +80,6 @@ class Framework(Protocol):
         """Offer names to ``flask shell`` or ``quart shell``."""
 
 
-def is_pushed(context: AppContext) -> bool:
-    """Tell whether an app context is active somewhere. Flask and Quart do not say, but
-    keep what undoes the push.
-    """
-    if getattr(context, "_cv_token", None) is not None:
-        return True
-    return bool(getattr(context, "_cv_tokens", None))  # before Flask 3.2, Quart 0.23
-
-
 def add_templates(app: Any) -> None:
     """Have an app look for a template in this package if it has none of the name.
 

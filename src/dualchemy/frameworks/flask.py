@@ -80,3 +80,6 @@ class FlaskFramework:
         self, app: Any, processor: Callable[[], dict[str, Any]]
     ) -> None:
         app.shell_context_processor(processor)
+
+
+Current = FlaskFramework
