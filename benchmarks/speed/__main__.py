@@ -82,17 +82,40 @@ def measure(arguments: argparse.Namespace) -> tables.Raw:
             errors.update(counts.errors)
             if file is not None:
                 file.write_text(json.dumps(raw, indent=1))
-    python = arguments.cache / CURRENT.name / "bin" / "python"
-    if not arguments.row and python.is_file():
-        raw["facts"] = exact(python)
-        for framework in ("flask", "quart") if arguments.url else ():
-            print(f"racing on {framework}", file=sys.stderr)
-            raw.setdefault("races", {})[framework] = racing.race(
-                python, framework, arguments.url, arguments.rounds, arguments.seconds
-            )
+    if not arguments.row:
+        for environment in (CURRENT, QUART_SQLALCHEMY):
+            python = arguments.cache / environment.name / "bin" / "python"
+            if not python.is_file():
+                continue
+            if environment is CURRENT:
+                raw["facts"] = exact(python)
+            if arguments.url:
+                races = raw.setdefault("races", {}).setdefault(environment.name, {})
+                races.update(race(python, environment, arguments))
     if file is not None:
         file.write_text(json.dumps(raw, indent=1))
     return raw
+
+
+def race(
+    python: Path, environment: Environment, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Race the contenders of an environment, on each framework."""
+    found: dict[str, Any] = {}
+    for framework, heats in racing.HEATS[environment.name].items():
+        found[framework] = []
+        for contenders in heats:
+            print(f"racing on {framework}: {', '.join(contenders)}", file=sys.stderr)
+            measured = racing.race(
+                python,
+                framework,
+                contenders,
+                arguments.url,
+                arguments.rounds,
+                arguments.seconds,
+            )
+            found[framework].append(measured)
+    return found
 
 
 def exact(python: Path) -> Any:
@@ -127,9 +150,11 @@ def show(raw: tables.Raw) -> None:
         for title, against, what, budget, is_met in tables.fact_outcomes(raw["facts"]):
             mark = "met   " if is_met else "MISSED"
             print(f"{mark} {title}: {what} to {against}, budget {budget}")
-    for framework, found in raw.get("races", {}).items():
-        print(f"\n{framework.title()}, over loopback, to the floor\n")
-        print(tables.markdown(*tables.races(found, framework)))
+    for environment, races in raw.get("races", {}).items():
+        for framework, found in races.items():
+            where = f"{framework.title()}, over loopback, environment {environment!r}"
+            print(f"\n{where}, to the floor\n")
+            print(tables.markdown(*tables.races(found)))
 
 
 def report(counted: dict[str, float]) -> bool:

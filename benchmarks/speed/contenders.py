@@ -88,7 +88,8 @@ def flask_sqlalchemy(app: Any, url: str, config: Mapping[str, Any]) -> Peer:
 def flask_sqlalchemy_lite(app: Any, url: str, config: Mapping[str, Any]) -> Peer:
     from flask_sqlalchemy_lite import SQLAlchemy
 
-    app.config["SQLALCHEMY_ENGINES"] = {"default": url}
+    engine = {"url": url, **options_in(config)}
+    app.config["SQLALCHEMY_ENGINES"] = {"default": engine}
     return Peer(SQLAlchemy(app), base())
 
 
@@ -97,7 +98,9 @@ def advanced_alchemy(app: Any, url: str, config: Mapping[str, Any]) -> Peer:
 
     alchemy = aa.AdvancedAlchemy(
         aa.SQLAlchemySyncConfig(
-            connection_string=url, session_config=aa.SyncSessionConfig()
+            connection_string=url,
+            session_config=aa.SyncSessionConfig(),
+            engine_config=aa.EngineConfig(**options_in(config)),
         ),
         app,
     )
@@ -114,7 +117,7 @@ def alchemical(app: Any, url: str, config: Mapping[str, Any]) -> Peer:
     from alchemical.flask import Alchemical
 
     app.config["ALCHEMICAL_DATABASE_URL"] = url
-    return Peer(Alchemical(app), base())
+    return Peer(Alchemical(app, engine_options=options_in(config)), base())
 
 
 def dualchemy(app: Any, url: str, config: Mapping[str, Any]) -> Peer:
@@ -161,7 +164,8 @@ def quart_sqlalchemy(app: Any, url: str, config: Mapping[str, Any]) -> Peer:
     from quart_sqlalchemy import SQLAlchemyConfig
     from quart_sqlalchemy.framework import QuartSQLAlchemy
 
-    binds = {"default": {"engine": {"url": async_url(url)}}}
+    engine = {"url": async_url(url), **options_in(config)}
+    binds = {"default": {"engine": engine}}
     db = QuartSQLAlchemy(SQLAlchemyConfig(binds=binds), app)
     return Peer(Model=base(), make_session=db.bind.Session)
 

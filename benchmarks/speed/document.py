@@ -99,9 +99,11 @@ def page(raw: tables.Raw) -> str:
     if "races" in raw:
         parts.append(heading("Throughput"))
         parts.append(RACED)
-        for framework, found in raw["races"].items():
-            parts.append(f"On {framework.title()}:\n")
-            parts.append(tables.rest(*tables.races(found, framework)) + "\n")
+        for name, races in raw["races"].items():
+            for framework, found in races.items():
+                where = "" if name == "current" else f", in the environment of {name}"
+                parts.append(f"On {framework.title()}{where}:\n")
+                parts.append(tables.rest(*tables.races(found)) + "\n")
     return "\n".join(parts)
 
 

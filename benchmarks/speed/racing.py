@@ -15,22 +15,30 @@ import random
 import socket
 import subprocess
 import time
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .environments import ROOT
-from .rows import DUALCHEMY, FLOOR, FSA
+from .environments import CURRENT, QUART_SQLALCHEMY, ROOT
+from .rows import ADVANCED, ALCHEMICAL, DUALCHEMY, FLOOR, FSA, LITE, QSA, WITH
 
 DRIVER = "driver alone"
 DRIVERS = {"flask": "psycopg", "quart": "asyncpg"}
-CONTENDERS = {
-    "flask": (FLOOR, FSA, DRIVER, DUALCHEMY),
-    "quart": (FLOOR, "with", DRIVER, DUALCHEMY),
+HEATS: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = {
+    CURRENT.name: {
+        "flask": (
+            (FLOOR, FSA, DRIVER, DUALCHEMY),
+            (FLOOR, LITE, ADVANCED, ALCHEMICAL),
+        ),
+        "quart": ((FLOOR, WITH, DRIVER, DUALCHEMY),),
+    },
+    QUART_SQLALCHEMY.name: {"quart": ((FLOOR, WITH, QSA),)},
 }
+"""Who races at once, by environment and framework; not all, for PostgreSQL lets a hundred
+connections in, and each has twenty.
+"""
 
 
 @dataclass(frozen=True)
@@ -112,10 +120,15 @@ async def _load(port: int, load: Load, seconds: float) -> tuple[float, float]:
 
 
 def race(
-    python: Path, framework: str, url: str, rounds: int, seconds: float
+    python: Path,
+    framework: str,
+    contenders: Sequence[str],
+    url: str,
+    rounds: int,
+    seconds: float,
 ) -> dict[str, Any]:
     """Return, by load and contender, the throughput and p99 of each round."""
-    found: dict[str, Any] = {name: defaultdict(list) for name in LOADS}
+    found: dict[str, Any] = {name: {each: [] for each in contenders} for name in LOADS}
     url = url.replace("postgresql:", f"postgresql+{DRIVERS[framework]}:", 1)
     prepare = [python, "-m", "benchmarks.speed.serving", "prepare"]
     environ = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
@@ -126,7 +139,7 @@ def race(
             contender: stack.enter_context(
                 serving(python, framework, contender, url)
             ).getsockname()[1]
-            for contender in CONTENDERS[framework]
+            for contender in contenders
         }
         for name, load in LOADS.items():
             for number in range(rounds + 1):

@@ -7,14 +7,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .racing import CONTENDERS, LOADS
+from .racing import DRIVER, LOADS
 from .rows import (
     CHECKED,
     DUALCHEMY,
+    FLASK,
     FLOOR,
     INSTRUCTIONS_PER_MICROSECOND,
     MEMORY,
     MODULES,
+    QSA,
+    QUART,
     ROWS,
     TOLERANCE,
     Budget,
@@ -104,23 +107,31 @@ def ratios(counted: dict[str, float], framework: str) -> tuple[list[str], list[l
     return ["", *columns], lines
 
 
-def races(found: dict[str, Any], framework: str) -> tuple[list[str], list[list[str]]]:
+def races(heats: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Return the head and the lines of a table of throughput and p99, in ratios to the
     floor of the same round: the median, and the quartiles.
     """
-    columns = [c for c in CONTENDERS[framework] if c != FLOOR]
-    lines = []
-    for name, measured in found.items():
-        for number, what in enumerate(("throughput", "p99")):
-            floor = [result[number] for result in measured[FLOOR]]
-            cells = []
-            for contender in columns:
-                pairs = zip(measured[contender], floor, strict=True)
-                paired = [result[number] / base for result, base in pairs]
-                low, middle, high = statistics.quantiles(paired, n=4)
-                cells.append(f"{middle:.2f} ({low:.2f} to {high:.2f})")
-            lines.append([f"{LOADS[name].title}: {what}", *cells])
-    return ["", *columns], lines
+    columns: dict[str, dict[str, Any]] = {}
+    """Contenders, and the heat of each."""
+    for heat in heats:
+        columns |= {c: heat for c in next(iter(heat.values())) if c != FLOOR}
+    order = sorted(columns, key=[*FLASK[:-1], QSA, DRIVER, DUALCHEMY].index)
+    lines = [
+        [
+            f"{LOADS[name].title}: {what}",
+            *(_paired(columns[each][name], each, number) for each in order),
+        ]
+        for name in heats[0]
+        for number, what in enumerate(("throughput", "p99"))
+    ]
+    return ["", *order], lines
+
+
+def _paired(measured: dict[str, Any], contender: str, number: int) -> str:
+    pairs = zip(measured[contender], measured[FLOOR], strict=True)
+    paired = [result[number] / floor[number] for result, floor in pairs]
+    low, middle, high = statistics.quantiles(paired, n=4)
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 def facts(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -160,8 +171,6 @@ def fact_outcomes(found: dict[str, Any]) -> list[tuple[str, str, str, str, bool]
 
 
 def _order(framework: str) -> Sequence[str]:
-    from .rows import FLASK, QUART
-
     return FLASK if framework == "flask" else QUART
 
 
