@@ -394,6 +394,15 @@ class TestSessionGetBind:
             session = shop.db.sync.session()
             assert session.get_bind(shop.User, bind=engine) is engine
 
+    async def test_bind_that_is_set_later_wins(self, shop: Shop) -> None:
+        async with shop.site.context():
+            session = shop.db.sync.session()
+            user = sa.inspect(shop.User)
+            assert session.get_bind(user) is shop.db.sync.engine
+            session.bind = engine = shop.db.sync.engines["logs"]
+            assert session.get_bind(user) is engine
+            assert session.get_bind() is engine
+
     async def test_bind_mapper_decides(self, shop: Shop) -> None:
         async with shop.site.context():
             engine = shop.db.sync.engines["logs"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from functools import partial
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import String, func, select, text
 from sqlalchemy.engine import make_url
@@ -328,6 +330,44 @@ async def test_failing_or_cancelled_connect_gives_way_to_the_next(
                 await asyncio.gather(visit(), connecting)
 
 
+class Traced:
+    """A proxy, as packages that trace statements put before a connection."""
+
+    def __init__(self, connection: Any) -> None:
+        vars(self)["_connection"] = connection
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return type(self._connection)
+
+    @__class__.setter
+    def __class__(self, cls: type) -> None:
+        self._connection.__class__ = cls
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(vars(self)["_connection"], name)
+
+
+async def traced(dsn: str) -> Any:
+    return Traced(await asyncpg.connect(dsn))
+
+
+async def of_ones_own_class(dsn: str) -> Any:
+    class Connection(asyncpg.Connection):
+        async def commit(self) -> None:
+            """Another thing than that of other drivers."""
+
+    return await asyncpg.connect(dsn, connection_class=Connection)
+
+
+async def of_a_strict_class(dsn: str) -> Any:
+    class Connection(asyncpg.Connection):
+        def __init_subclass__(cls, *, name: str) -> None:
+            """Refuse a subclass without a name."""
+
+    return await asyncpg.connect(dsn, connection_class=Connection)
+
+
 class TestCommit:
     """Its outcome is known, whatever is cancelled."""
 
@@ -411,6 +451,42 @@ class TestCommit:
             count = select(func.count()).select_from(site.db.Visit)
             assert await site.db.session.scalar(count) == 1
             assert await settled(site) == 1
+
+    @pytest.mark.backends("postgresql")
+    @pytest.mark.parametrize("connect", [traced, of_ones_own_class, of_a_strict_class])
+    async def test_of_a_connection_that_is_not_the_drivers_own(
+        self, backend: Backend, make_site: Any, connect: Any
+    ) -> None:
+        dsn = make_url(backend.url).set(drivername="postgresql")
+        creator = partial(connect, dsn.render_as_string(hide_password=False))
+        site: Site = make_site(
+            "quart",
+            SQLALCHEMY_DATABASE_URI=backend.url,
+            SQLALCHEMY_ENGINE_OPTIONS={"async": {"async_creator": creator}},
+        )
+
+        class Visit(site.db.Model):  # type: ignore[name-defined]
+            id: Mapped[int] = mapped_column(primary_key=True)
+
+        async def work() -> None:
+            async with site.context():
+                site.db.session.add(Visit())
+                await site.db.session.flush()
+                task = asyncio.current_task()
+                assert task is not None
+                asyncio.get_running_loop().call_later(0.1, task.cancel)
+                await site.db.session.commit()
+
+        async with site.context():
+            await site.db.create_all()
+            for statement in SLOW_COMMITS:
+                await site.db.session.execute(text(statement))
+            await site.db.session.commit()
+        task = asyncio.create_task(work())
+        await asyncio.wait([task])
+        assert task.cancelled()
+        async with site.context():
+            assert await site.db.session.scalar(select(func.count(Visit.id))) == 1
 
     @pytest.mark.backends("postgresql", "postgresql-psycopg")
     async def test_cancellation_stays_within_its_timeout(

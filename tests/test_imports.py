@@ -93,6 +93,31 @@ print(getattr(module, "Nonsense", "no such name"))
     assert run(code).splitlines() == ["[]", "[]", "[]", "no such name"]
 
 
+def test_apps_may_be_initialised_in_several_threads() -> None:
+    code = """
+import sys, threading
+from flask import Flask
+from dualchemy import SQLAlchemy
+sys.setswitchinterval(1e-5)
+barrier = threading.Barrier(4)
+def init(app):
+    app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite://"
+    barrier.wait()
+    SQLAlchemy(app)
+threads = [threading.Thread(target=init, args=[Flask("shop")]) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+from quart import Quart
+app = Quart("shop")
+app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite://"
+SQLAlchemy(app)
+print("served")
+"""
+    assert run(code) == "served"
+
+
 def test_everything_but_quart_works_without_quart() -> None:
     code = """
 import sys

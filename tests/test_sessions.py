@@ -15,6 +15,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from support.apps import Site, fresh_db, resolve
 
 from dualchemy import ConcurrentUseError, ContextError, Session, SQLAlchemy
+from dualchemy.async_sessions import AsyncSession
 
 
 def checked_out(site: Site) -> int:
@@ -394,6 +395,39 @@ class TestOptions:
         async with site.context():
             db.session()  # and nothing else
         assert done == ["execute", "commit", "close", "close"]
+
+    async def test_factories_of_an_app(
+        self, framework: str, backend: Any, make_site: Any
+    ) -> None:
+        db = fresh_db()
+        site = make_site(framework, db, SQLALCHEMY_DATABASE_URI=backend.url)
+        make_site(framework, db, SQLALCHEMY_DATABASE_URI="sqlite:///other.db")
+        for maker in (db.sync.sessionmaker, db.aio.sessionmaker):
+            maker.configure(app=site.app, autoflush=False)
+        sync, asynchronous = db.sync.sessionmaker(), db.aio.sessionmaker()
+        for session in (sync, asynchronous.sync_session):
+            assert str(session.get_bind().url.database) in backend.url
+            assert not session.autoflush
+
+    async def test_async_session_of_a_class_of_ones_own(
+        self, backend: Any, make_site: Any
+    ) -> None:
+        class MySession(Session):
+            pass
+
+        class MyAsyncSession(AsyncSession):
+            sync_session_class = MySession
+
+        site = make_site("quart", SQLALCHEMY_DATABASE_URI=backend.url)
+        async with site.context():
+            for session in (
+                AsyncSession(db=site.db),
+                AsyncSession(db=site.db, sync_session_class=MySession),
+                MyAsyncSession(db=site.db),
+            ):
+                async with session:
+                    assert await session.scalar(text("SELECT 7")) == 7
+            assert isinstance(session.sync_session, MySession)
 
     async def test_bind_decides(
         self, framework: str, backend: Any, make_site: Any

@@ -30,7 +30,6 @@ from .async_sessions import (
     AsyncScopedSession,
     AsyncSession,
     AsyncSessionmaker,
-    proxied,
 )
 from .awaiting import HelperCall
 from .pagination import (
@@ -87,14 +86,9 @@ class AsyncHelpers:
             "expire_on_commit": False,
             "query_cls": db.Query,
             **{k: v for k, v in session_options.items() if k not in own},
-            **sync_sessionmaker.arguments,
         }
         self._sessionmaker: sa_asyncio.async_sessionmaker[AsyncSession]
-        self._sessionmaker = AsyncSessionmaker(
-            class_=AsyncSession,
-            sync_session_class=proxied(sync_sessionmaker.class_),
-            **options,
-        )
+        self._sessionmaker = AsyncSessionmaker(sync_sessionmaker, **options)
         scopefunc = session_options.get("scopefunc")
         self.session = AsyncScopedSession(
             self._sessionmaker, scopefunc or (lambda: current_scope(db))

@@ -1,6 +1,7 @@
-"""How do the sessions of an app context end where that is awaited?
+"""Which async session belongs to the current app context, and how does it end?
 
-What a task is cancelled in the middle of comes to its end all the same.
+The sessions of a context are in its :class:`.Scope`; here is what is done to them where
+it can be awaited. What a task is cancelled in the middle of comes to its end all the same.
 """
 
 from __future__ import annotations
@@ -45,42 +46,33 @@ async def _close_in_thread(session: orm.Session) -> None:
 
 
 async def aclose_scope(context: AppContext) -> None:
-    """End a context's sessions."""
-    scope = getattr(context, SLOT, None)
-    if scope is not None:
+    """End a context's sessions, whatever is cancelled meanwhile."""
+    scope: Scope | None = getattr(context, SLOT, None)
+    if scope is None:
+        return
+    scope.end()
+    session = scope.forget_async_session()
+    blocking, scope.sync_session = scope.sync_session, None
+    try:
         try:
-            if not _release_unused(scope):
-                await _release(scope)
+            if session is not None and not _close_now(session):
+                await close_session(session)
         finally:
-            # Not before: other tasks run meanwhile, and are to find that it ended.
-            delattr(context, SLOT)
+            if blocking is not None:
+                await _close_in_thread(blocking)
+    finally:
+        # Not before: other tasks run meanwhile, and are to find that it ended.
+        delattr(context, SLOT)
 
 
-def _release_unused(scope: Scope) -> bool:
-    """Close the async session if it is the only one, and that waits for nothing.
+def _close_now(session: AsyncSession) -> bool:
+    """Close a session if that waits for nothing.
 
     :return: Whether it is closed.
     """
-    scope.end()
-    session = scope.async_session
     # The registry may have been given a session of another class.
     close = getattr(session, "_close_unused", None)
-    if scope.sync_session is not None or close is None or not close():
-        return False
-    scope.forget_async_session()
-    return True
-
-
-async def _release(scope: Scope) -> None:
-    """Close both sessions, whatever is cancelled meanwhile."""
-    session = scope.forget_async_session()
-    try:
-        if session is not None:
-            await close_session(session)
-    finally:
-        blocking, scope.sync_session = scope.sync_session, None
-        if blocking is not None:
-            await _close_in_thread(blocking)
+    return close is not None and close()
 
 
 async def aremove(async_session: Any, sync_session: Any) -> None:

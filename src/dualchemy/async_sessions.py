@@ -22,7 +22,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 from .async_scope import close_session
 from .errors import ConcurrentUseError
 from .lazy_loading import refuse_lazy_load
-from .sessions import CheapCalls, Session
+from .sessions import CheapCalls, Session, Sessionmaker
 from .shielding import PutOff
 
 if TYPE_CHECKING:
@@ -31,25 +31,6 @@ if TYPE_CHECKING:
     from .scope import Registration
 
 __all__ = ["AsyncScopedSession", "AsyncSession"]
-
-
-def _awaited(name: str) -> Callable[..., Any]:
-    """Make a method that runs a statement one that something must await."""
-
-    @wraps(getattr(Session, name))
-    def run(self: Proxied, statement: Any, *args: Any, **kwargs: Any) -> Any:
-        if not in_greenlet():
-            refuse_lazy_load(statement, kwargs.get("execution_options") or {})
-        method = getattr(super(Proxied, self), name)
-        if not self._occupy():
-            return method(statement, *args, **kwargs)
-        try:  # An awaited attribute comes here past the async session.
-            return method(statement, *args, **kwargs)
-        finally:
-            if self._vacate():
-                self.close()
-
-    return run
 
 
 class Proxied(Session):
@@ -67,11 +48,22 @@ class Proxied(Session):
         with PutOff():
             super().commit()
 
-    if not TYPE_CHECKING:
-        # The signatures, with their overloads, are SQLAlchemy's.
-        execute = _awaited("execute")
-        scalar = _awaited("scalar")
-        scalars = _awaited("scalars")
+    def _run(
+        self,
+        method: Callable[..., Any],
+        statement: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        if not in_greenlet():
+            refuse_lazy_load(statement, kwargs.get("execution_options") or {})
+        if not self._occupy():
+            return super()._run(method, statement, args, kwargs)
+        try:  # An awaited attribute comes here past the async session.
+            return super()._run(method, statement, args, kwargs)
+        finally:
+            if self._vacate():
+                self.close()
 
     def _is_unused(self) -> bool:
         """Tell whether closing has nothing to do: nobody uses the session, and it has no
@@ -164,9 +156,13 @@ class Proxied(Session):
         return lambda *args, **kwargs: await_only(receiver(*args, **kwargs))
 
 
-def proxied(cls: type[Session]) -> type[Proxied]:
-    """Return a class of sessions that an async one proxies."""
-    made: type[Proxied] = type(cls.__name__, (Proxied, cls), {})
+def proxied(cls: Any) -> type[Proxied]:
+    """Return the class of sessions of this class that an async one proxies."""
+    made: type[Proxied] = cls
+    if not issubclass(cls, Proxied):
+        if "_proxied_class" not in vars(cls):
+            cls._proxied_class = type(cls.__name__, (Proxied, cls), {})
+        made = cls._proxied_class
     return made
 
 
@@ -226,7 +222,24 @@ class AsyncSession(sa_asyncio.AsyncSession):
         one.
     """
 
-    sync_session_class: type[orm.Session] = Proxied
+    _sync_class: type[orm.Session] = Proxied
+
+    if not TYPE_CHECKING:
+        # Whatever class of ours is given, its sessions are to serve one task at a time.
+
+        def __init_subclass__(cls, **kwargs: Any) -> None:
+            super().__init_subclass__(**kwargs)
+            if "sync_session_class" in vars(cls):
+                cls._sync_class = proxied(cls.sync_session_class)
+                del cls.sync_session_class
+
+        @property
+        def sync_session_class(self) -> type[orm.Session]:
+            return self._sync_class
+
+        @sync_session_class.setter
+        def sync_session_class(self, cls: type[Session]) -> None:
+            self._sync_class = proxied(cls)
 
     async def close(self) -> None:
         """Close the session, and give its connections back.
@@ -234,19 +247,20 @@ class AsyncSession(sa_asyncio.AsyncSession):
         While another task awaits an operation of the session, it is closed as soon as
         that ends.
         """
-        session = cast("Proxied", self.sync_session)
+        session: Any = self.sync_session
         if not session._close_when_free() and not self._close_unused():
             await super().close()
 
     def _end(self) -> None:
-        cast("Proxied", self.sync_session)._end()
+        session: Any = self.sync_session
+        session._end()
 
     def _close_unused(self) -> bool:
         """Close the session now, if that waits for nothing and so needs no greenlet.
 
         :return: Whether it is closed.
         """
-        session = cast("Proxied", self.sync_session)
+        session: Any = self.sync_session
         if not session._is_unused() or type(session).close is not Session.close:
             return False
         session.close()
@@ -308,6 +322,12 @@ _guard(
 
 class AsyncSessionmaker(CheapCalls, sa_asyncio.async_sessionmaker[AsyncSession]):
     """The factory of the async sessions of ``db``."""
+
+    def __init__(self, sync_sessionmaker: Sessionmaker, **options: Any) -> None:
+        options |= sync_sessionmaker.arguments
+        namespace = {"_sync_class": proxied(sync_sessionmaker.class_)}
+        cls = type("AsyncSession", (AsyncSession,), namespace)
+        super().__init__(class_=cls, **options)
 
 
 class AsyncScopedSession(sa_asyncio.async_scoped_session[AsyncSession]):

@@ -23,7 +23,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_only, greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
-from .errors import ContextError
+from .pools import QueuePool, check_loop
 from .shielding import finish, finish_commit, finish_commit_in_place
 
 T = TypeVar("T")
@@ -41,6 +41,9 @@ def ping_when_idle(engine: Engine, after: float) -> None:
 
     :param after: In seconds.
     """
+    if isinstance(engine.pool, QueuePool):
+        engine.pool.ping_after = after
+        return
     dialect = engine.dialect
 
     @event.listens_for(engine, "checkin")
@@ -105,16 +108,19 @@ def keep_on_loop(
 
     :param records: Receives those that are made.
     """
+    dialect = engine.dialect
+    connect = dialect.connect
 
-    @event.listens_for(engine, "checkout", insert=True)
-    @event.listens_for(engine, "do_connect", insert=True)
-    def check(*_: object) -> None:
-        if asyncio._get_running_loop() is not loop:
-            raise ContextError(
-                "An async engine was used on an event loop that is not its own. Take"
-                " 'db.aio.engine' anew on each loop, and do not keep a session for"
-                " another one."
-            )
+    def connect_here(*args: Any, **kwargs: Any) -> Any:
+        check_loop(loop)
+        return connect(*args, **kwargs)
+
+    # Not an event: with one listener, SQLAlchemy asks for those of each statement.
+    setattr(dialect, "connect", connect_here)  # noqa: B010 - mypy
+    if isinstance(engine.pool, QueuePool):
+        engine.pool.loop = loop
+    else:
+        event.listen(engine, "checkout", lambda *_: check_loop(loop), insert=True)
 
     @event.listens_for(engine, "connect")
     def note(connection: Any, record: ConnectionPoolEntry) -> None:
@@ -194,16 +200,39 @@ def _finish_commits_in_place(engine: Engine) -> None:
     It is the driver's own method that does: SQLAlchemy's would need a greenlet within the
     greenlet, which costs more than to send the commit.
     """
+    dialect = engine.dialect
+    # asyncpg leaves its commits to an object for each transaction.
+    finishing = (
+        _with_finishing_transactions if dialect.driver == "asyncpg" else _finishing
+    )
+    of_sqlalchemy = _finished(dialect.do_commit, finish_commit_in_place)
 
     @event.listens_for(engine, "connect")
     def use_class(connection: Any, record: ConnectionPoolEntry) -> None:
-        driver: Any = record.driver_connection
-        # That of asyncpg leaves it to an object for each transaction.
-        choose = (
-            _finishing if hasattr(driver, "commit") else _with_finishing_transactions
-        )
-        cls: Any = type(driver)
-        driver.__class__ = choose(cls)
+        if not _made_one_of(finishing, record.driver_connection):
+            setattr(dialect, "do_commit", of_sqlalchemy)  # noqa: B010 - mypy
+
+
+_FINISHES = "_dualchemy_finishes"
+"""What the classes have whose instances finish their commits."""
+
+
+def _made_one_of(subclass: Callable[[Any], type], thing: Any) -> bool:
+    """Make a thing of the driver's one of a subclass of its class.
+
+    :return: Whether it is one now. A proxy is not, which traces statements, say, and a
+        class of the user's need not allow it.
+    """
+    cls: Any = type(thing)
+    if hasattr(cls, _FINISHES):
+        return True
+    if cls is not thing.__class__:
+        return False
+    try:
+        thing.__class__ = subclass(cls)
+    except TypeError:
+        return False
+    return True
 
 
 @cache
@@ -218,8 +247,7 @@ def _finishing(cls: Any) -> type:
 def _with_finishing_transactions(cls: Any) -> type:
     def transaction(self: Any, **options: Any) -> Any:
         made = cls.transaction(self, **options)
-        kind: Any = type(made)
-        made.__class__ = _finishing(kind)
+        _made_one_of(_finishing, made)
         return made
 
     return _subclass(cls, transaction=transaction)
@@ -227,7 +255,8 @@ def _with_finishing_transactions(cls: Any) -> type:
 
 def _subclass(cls: Any, **namespace: Any) -> type:
     """Make a class that an instance of another can be made one of."""
-    made: type = type(cls)(cls.__name__, (cls,), {"__slots__": (), **namespace})
+    namespace |= {"__slots__": (), "__module__": cls.__module__, _FINISHES: True}
+    made: type = type(cls)(cls.__name__, (cls,), namespace)
     return made
 
 

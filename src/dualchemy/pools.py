@@ -1,16 +1,22 @@
-"""Who gets the next connection of a pool whose connections are all in use?
+"""Who gets the next connection of a pool, and is it alive?
 
-Whoever waits longest. SQLAlchemy's queues wake the one that waits longest, but a
+Where all are in use, whoever waits longest. SQLAlchemy's queues wake that one too, but a
 newcomer may take the connection before it runs, and it then waits behind all others. And
 where an attempt to connect fails or is cancelled, those that wait are not told that they
-may try now. So these pools have a queue of their own; in all else they are SQLAlchemy's.
+may try now. So these pools have a queue of their own.
+
+One that was idle is pinged first, and replaced if it is dead. The pool does this itself: a
+listener would have SQLAlchemy ask for listeners, and call them, each time that a connection
+is taken. In all else these are SQLAlchemy's pools.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import pool as sa_pool
@@ -20,7 +26,7 @@ from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util import await_only
 from sqlalchemy.util.queue import Empty, Full, QueueCommon
 
-from .errors import PoolTimeoutError
+from .errors import ContextError, PoolTimeoutError
 
 __all__ = ["AsyncAdaptedQueuePool", "QueuePool"]
 
@@ -83,9 +89,10 @@ class _TaskTurn:
 class _Queue(QueueCommon[T]):
     """A queue that hands an item to the one that waits longest, if any does.
 
-    No item lies in the queue while somebody waits, so nobody can be overtaken. The lock
-    is reentrant, and each step is right also if ``put`` runs within ``get``: the garbage
-    collector may give a connection back at any moment.
+    No item lies in the queue while somebody waits, so nobody can be overtaken, and one that
+    lies there is taken without the lock. That is reentrant, and each step is right also if
+    ``put`` runs within ``get``: the garbage collector may give a connection back at any
+    moment.
     """
 
     turn: type[_Turn]
@@ -130,17 +137,16 @@ class _Queue(QueueCommon[T]):
         :param block: Wait for one, for ``timeout`` seconds at most.
         :raises sqlalchemy.util.queue.Empty: if there is none.
         """
-        if self._items:
-            with self._lock:
-                if self._items:
-                    return self._items.pop() if self.use_lifo else self._items.popleft()
-        if not block:
-            raise Empty
+        try:
+            return self._items.pop() if self.use_lifo else self._items.popleft()
+        except IndexError:
+            if not block:
+                raise Empty from None
         turn = self.turn()
         with self._lock:
             self._waiting.append(turn)
-            if self._items:  # put in the meantime
-                self.put(self._items.popleft())
+            with suppress(IndexError):
+                self.put(self._items.popleft())  # put in the meantime
         try:
             turn.wait(timeout)
         except BaseException:
@@ -176,6 +182,38 @@ class _TaskQueue(_Queue[T]):
     turn = _TaskTurn
 
 
+class _Record(_ConnectionRecord):
+    """A place in a :class:`QueuePool`, and the connection that has it."""
+
+    def __init__(self, pool: QueuePool) -> None:
+        # Not connected yet: it connects when it is checked out, and if that fails it
+        # comes back to the queue, and so to the next one that waits.
+        super().__init__(pool, connect=False)
+        self.pool: QueuePool = pool
+        self.returned = 0.0
+        """When the connection was given back, by :func:`time.monotonic`."""
+
+    def get_connection(self) -> Any:
+        after = self.pool.ping_after
+        if after is not None and time.monotonic() - self.returned >= after:
+            self._ping()
+        return super().get_connection()
+
+    def _ping(self) -> None:
+        if self._is_hard_or_soft_invalidated():
+            return  # it is replaced in any case
+        pool, connection = self.pool, self.dbapi_connection
+        dialect: Any = pool._dialect
+        try:
+            dialect.do_ping(connection)
+        except dialect.loaded_dbapi.Error as error:
+            if not dialect.is_disconnect(error, connection, None):
+                raise
+            pool.logger.info("Connection %r is dead, and all as old", connection)
+            self.invalidate(error)
+            pool._invalidate_time = time.time()
+
+
 class QueuePool(sa_pool.QueuePool):
     """SQLAlchemy's pool, first come, first served."""
 
@@ -184,15 +222,23 @@ class QueuePool(sa_pool.QueuePool):
 
     _queue_class: type[QueueCommon[ConnectionPoolEntry]] = _ThreadQueue
 
-    options_path = ""
+    options_path: str = ""
     """The config key of the engine's options, for the error message."""
 
+    ping_after: float | None = None
+    """After how many seconds of idleness a connection is pinged when it is taken, and
+    replaced if it is dead, with all that are as old; ``None`` for never.
+    """
+
+    loop: asyncio.AbstractEventLoop | None = None
+    """The event loop whose connections these are, if they are one's."""
+
     def _create_connection(self) -> ConnectionPoolEntry:
-        # Not connected yet: it connects when it is checked out, and if that fails it
-        # comes back to the queue, and so to the next one that waits.
-        return _ConnectionRecord(self, connect=False)
+        return _Record(self)
 
     def _do_get(self) -> ConnectionPoolEntry:
+        if self.loop is not None:
+            check_loop(self.loop)
         try:
             return super()._do_get()
         except SATimeoutError:
@@ -200,7 +246,8 @@ class QueuePool(sa_pool.QueuePool):
                 self.options_path, self.size(), self._max_overflow, self._timeout
             ) from None
 
-    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+    def _do_return_conn(self, record: Any) -> None:
+        record.returned = time.monotonic()
         try:
             self._pool.put(record, False)
         except Full:
@@ -214,9 +261,10 @@ class QueuePool(sa_pool.QueuePool):
                     queue.put(record)
 
     def recreate(self) -> sa_pool.QueuePool:
-        new = super().recreate()
-        new.options_path = self.options_path  # type: ignore[attr-defined]
-        return new
+        new: Any = super().recreate()
+        new.options_path = self.options_path
+        new.ping_after, new.loop = self.ping_after, self.loop
+        return new  # type: ignore[no-any-return]
 
 
 class AsyncAdaptedQueuePool(QueuePool, sa_pool.AsyncAdaptedQueuePool):
@@ -225,3 +273,16 @@ class AsyncAdaptedQueuePool(QueuePool, sa_pool.AsyncAdaptedQueuePool):
     __module__ = sa_pool.QueuePool.__module__
 
     _queue_class: type[QueueCommon[ConnectionPoolEntry]] = _TaskQueue
+
+
+def check_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Refuse to connect, or to take a connection, on any event loop but this one.
+
+    :raises ContextError: if another one runs, or none.
+    """
+    if asyncio._get_running_loop() is not loop:
+        raise ContextError(
+            "An async engine was used on an event loop that is not its own. Take"
+            " 'db.aio.engine' anew on each loop, and do not keep a session for another"
+            " one."
+        )

@@ -62,12 +62,12 @@ def bind_key(mapper: Any, clause: Any, known: KnownKeys) -> str | None:
             return _key_of_table(table)
         if clause is None:
             clause = table
+    if clause is None or type(clause) is TextClause:  # text() knows of no table
+        return None
     if isinstance(clause, UpdateBase):
         clause = clause.table
     if isinstance(clause, Table):
         return _key_of_table(clause)
-    if clause is None or type(clause) is TextClause:  # text() knows of no table
-        return None
     # A select keeps this key, and SQLAlchemy asks for it when it runs the statement.
     structure = clause._generate_cache_key() if isinstance(clause, Select) else None
     if structure is None:

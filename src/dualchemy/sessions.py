@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from functools import wraps
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -38,28 +37,6 @@ _logger = logging.getLogger("dualchemy")
 
 
 _NO_ENGINES: Mapping[int, sa.Engine] = MappingProxyType({})
-
-
-def _explained(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Have a method that runs a statement say which binds it uses, if they are several."""
-
-    @wraps(method)
-    def run(self: Session, statement: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(statement, sa.CompoundSelect):
-            # For a UNION of models SQLAlchemy gives get_bind neither.
-            told = kwargs.get("bind_arguments") or {}
-            kwargs["bind_arguments"] = {"clause": statement, **told}
-        try:
-            return method(self, statement, *args, **kwargs)
-        except (OperationalError, ProgrammingError) as error:
-            # A model decides alone, which is fast. Where that was too fast, the
-            # database misses a table.
-            is_ours = self._is_routed() and type(self).get_bind is Session.get_bind
-            if is_ours and isinstance(statement, sa.ClauseElement):
-                shared_bind_key(statement, error)
-            raise
-
-    return run
 
 
 class _Events(dispatcher[orm.Session]):
@@ -143,13 +120,13 @@ class Session(orm.Session):
         """
         if bind is not None:
             return bind
+        if self.bind is not None or self._has_binds:
+            return super().get_bind(mapper, clause=clause, **kwargs)
         if mapper is not None:
             try:
                 return self._by_mapper[id(mapper)]
             except KeyError:
                 pass
-        if not self._is_routed():
-            return super().get_bind(mapper, clause=clause, **kwargs)
         engines = self._engines
         if engines is None or engines.ended:
             engines = self._find_engines()
@@ -163,10 +140,7 @@ class Session(orm.Session):
     def _add_bind(self, key: Any, bind: Any) -> None:
         # Each of "binds" comes here, and what "bind_mapper" and "bind_table" are given.
         super()._add_bind(key, bind)
-        self._has_binds, self._by_mapper = True, _NO_ENGINES
-
-    def _is_routed(self) -> bool:
-        return self.bind is None and not self._has_binds
+        self._has_binds = True
 
     def _find_engines(self) -> EngineMap[sa.Engine]:
         """Return the engines of the app, and use them from now on."""
@@ -180,9 +154,8 @@ class Session(orm.Session):
         return engines
 
     def _use(self, engines: EngineMap[sa.Engine]) -> None:
-        """Take the engines from here, unless the session was given some."""
-        if self.bind is None and not self._has_binds:
-            self._engines, self._by_mapper = engines, engines.by_mapper
+        """Take the engines from here from now on."""
+        self._engines, self._by_mapper = engines, engines.by_mapper
 
     def _engines_in(self, registration: Registration) -> EngineMap[sa.Engine]:
         return registration.engines.sync
@@ -219,9 +192,38 @@ class Session(orm.Session):
 
     if not TYPE_CHECKING:
         # The signatures, with their overloads, are SQLAlchemy's.
-        execute = _explained(orm.Session.execute)
-        scalar = _explained(orm.Session.scalar)
-        scalars = _explained(orm.Session.scalars)
+
+        def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+            return self._run(orm.Session.execute, statement, args, kwargs)
+
+        def scalar(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+            return self._run(orm.Session.scalar, statement, args, kwargs)
+
+        def scalars(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+            return self._run(orm.Session.scalars, statement, args, kwargs)
+
+    def _run(
+        self,
+        method: Callable[..., Any],
+        statement: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Run a statement by a method of SQLAlchemy's."""
+        if isinstance(statement, sa.CompoundSelect):
+            # For a UNION of models SQLAlchemy gives get_bind neither.
+            told = kwargs.get("bind_arguments") or {}
+            kwargs["bind_arguments"] = {"clause": statement, **told}
+        try:
+            return method(self, statement, *args, **kwargs)
+        except (OperationalError, ProgrammingError) as error:
+            # A model decides alone, which is fast. Where that was too fast, the
+            # database misses a table.
+            is_given = self.bind is not None or self._has_binds
+            is_ours = not is_given and type(self).get_bind is Session.get_bind
+            if is_ours and isinstance(statement, sa.ClauseElement):
+                shared_bind_key(statement, error)
+            raise
 
     def _caller_of(
         self, framework: Framework, app: Any, receiver: Callable[..., Awaitable[Any]]
@@ -291,12 +293,21 @@ class CheapCalls:
 
     kw: dict[str, Any]
     class_: type[Any]
+    app: Any = None
+    """The app that the sessions belong to; the current one's if ``None``."""
+
+    def configure(self, *, app: Any = None, **new_kw: Any) -> None:
+        """Change the arguments of the sessions that are made from now on."""
+        super().configure(**new_kw)  # type: ignore[misc]
+        if app is not None:
+            self.app = app
 
     def __call__(self, *, app: Any = None, **local_kw: Any) -> Any:
         if not local_kw:
             session = self.class_(**self.kw)
         else:
             session = super().__call__(**local_kw)  # type: ignore[misc]
+        app = app or self.app
         if app is not None:
             getattr(session, "sync_session", session)._app = app
         return session

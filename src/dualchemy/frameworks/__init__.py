@@ -31,7 +31,8 @@ __all__ = [
     "secret_keys",
 ]
 
-_loaded: list[Framework] = []
+_loaded: list[Framework] = []  # threads that come at once may add one twice
+_found: set[str] = set()
 
 
 def framework_of(app: Any) -> Framework:
@@ -66,11 +67,14 @@ def load() -> bool:
 
     :return: Whether there is news.
     """
-    # An application can only be a framework's if its own module has imported that.
-    used = [name for name in ("flask", "quart") if sys.modules.get(name) is not None]
-    news = used[len(_loaded) :]
-    _loaded.extend(import_module(f".{name}", __name__).Current() for name in news)
-    return bool(news)
+    news = False
+    for name in ("flask", "quart"):
+        # An application can only be a framework's if its own module has imported that.
+        if sys.modules.get(name) is not None and name not in _found:
+            _loaded.append(import_module(f".{name}", __name__).Current())
+            _found.add(name)
+            news = True
+    return news
 
 
 def is_pushed(context: AppContext) -> bool:
