@@ -93,6 +93,14 @@ print(getattr(module, "Nonsense", "no such name"))
     assert run(code).splitlines() == ["[]", "[]", "[]", "no such name"]
 
 
+def test_modules_that_come_late_are_found_as_attributes() -> None:
+    code = """
+import dualchemy
+print(dualchemy.signals.models_committed is dualchemy.models_committed)
+"""
+    assert run(code) == "True"
+
+
 def test_apps_may_be_initialised_in_several_threads() -> None:
     code = """
 import sys, threading

@@ -118,6 +118,13 @@ class TestTotals:
         statement = select(shop.Customer.id).order_by(shop.Customer.id.desc())
         await self.check(shop, statement.limit(limit).offset(offset), per_page)
 
+    async def test_limit_and_offset_that_are_parameters(
+        self, shop: Any, per_page: int
+    ) -> None:
+        statement = select(shop.Customer.id).order_by(shop.Customer.id)
+        statement = statement.limit(bindparam("n", 5)).offset(bindparam("o", 2))
+        await self.check(shop, statement, per_page)
+
     @pytest.mark.parametrize("combine", [union, union_all])
     async def test_union(self, shop: Any, per_page: int, combine: Any) -> None:
         customer = select(shop.Customer.id.label("n"))

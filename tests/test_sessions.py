@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import quart
+from flask import Flask
 from sqlalchemy import create_engine, event, inspect, orm, select, text
 from sqlalchemy.ext.asyncio import async_scoped_session
 from sqlalchemy.orm import Mapped, mapped_column
@@ -367,6 +368,52 @@ class TestOptions:
             ):
                 assert session.given is db
                 assert session.get_bind().dialect.name == "sqlite"
+
+    async def test_class_with_another_base_after_ours(
+        self, framework: str, backend: Any, make_site: Any
+    ) -> None:
+        done = []
+
+        class Base(orm.Session):
+            def __init__(self, *args: Any, **options: Any) -> None:
+                super().__init__(*args, **options)
+                done.append("init")
+
+            def execute(self, *args: Any, **options: Any) -> Any:
+                done.append("execute")
+                return super().execute(*args, **options)
+
+        class MySession(Session, Base):
+            pass
+
+        db = fresh_db(session_options={"class_": MySession})
+        site = make_site(framework, db, SQLALCHEMY_DATABASE_URI=backend.url)
+        async with site.context():
+            await resolve(db.session.execute(text("SELECT 1")))
+        assert done == ["init", "execute"]
+
+    async def test_init_of_its_own_is_given_the_app(
+        self, framework: str, backend: Any, make_site: Any
+    ) -> None:
+        class MySession(Session):
+            def __init__(self, db: Any, *, app: Any = None, **options: Any) -> None:
+                super().__init__(db, app=app, **options)
+                self.given = app
+
+        db = fresh_db(session_options={"class_": MySession})
+        site = make_site(framework, db, SQLALCHEMY_DATABASE_URI=backend.url)
+        assert db.sync.sessionmaker(app=site.app).given is site.app
+        assert db.aio.sessionmaker(app=site.app).sync_session.given is site.app
+        assert db.sync.sessionmaker().given is None
+
+    async def test_class_of_another_db_may_be_used_again(self) -> None:
+        first = fresh_db()
+        second = fresh_db(session_options={"class_": first.sync.sessionmaker.class_})
+        app = Flask("shop")
+        app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite://"
+        second.init_app(app)
+        with app.app_context():
+            assert second.sync.session.scalar(text("SELECT 7")) == 7
 
     async def test_methods_of_a_class_run_on_both_apis(
         self, framework: str, backend: Any, make_site: Any

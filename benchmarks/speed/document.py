@@ -92,8 +92,10 @@ def page(raw: tables.Raw) -> str:
         parts.append(heading("Imports and memory"))
         parts.append(
             "Modules on top of Flask and ``sqlalchemy.orm``: those that the import loads,"
-            " and those that are there when an app is set up for SQLite; and the memory of"
-            " an idle session, to SQLAlchemy's own.\n"
+            " and those that are there when an app is set up for SQLite. Flask-SQLAlchemy"
+            " has made its engine then; Dualchemy makes it when it is first used, and"
+            " loads the dialect with it. And the memory of an idle session, to"
+            " SQLAlchemy's own.\n"
         )
         parts.append(tables.rest(*tables.facts(raw["facts"])) + "\n")
     if "races" in raw:

@@ -152,8 +152,10 @@ def fact_outcomes(found: dict[str, Any]) -> list[tuple[str, str, str, str, bool]
     """Return what was measured beside counts and races, against what, how it stands to
     its budget, and whether that is met.
     """
-    number = found["imports"][DUALCHEMY]["modules"]
-    unwanted = found["imports"][DUALCHEMY]["unwanted"]
+    imported = found["imports"][DUALCHEMY]
+    if "error" in imported:
+        return []
+    number, unwanted = imported["modules"], imported["unwanted"]
     results = [
         (
             "modules, import",

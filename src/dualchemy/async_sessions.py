@@ -323,8 +323,12 @@ _guard(
 class AsyncSessionmaker(CheapCalls, sa_asyncio.async_sessionmaker[AsyncSession]):
     """The factory of the async sessions of ``db``."""
 
-    def __init__(self, sync_sessionmaker: Sessionmaker, **options: Any) -> None:
-        options |= sync_sessionmaker.arguments
+    def __init__(
+        self, sync_sessionmaker: Sessionmaker, app: Any = None, **options: Any
+    ) -> None:
+        self.app = app
+        self.arguments: dict[str, Any] = sync_sessionmaker.arguments
+        options |= self.arguments
         namespace = {"_sync_class": proxied(sync_sessionmaker.class_)}
         cls = type("AsyncSession", (AsyncSession,), namespace)
         super().__init__(class_=cls, **options)

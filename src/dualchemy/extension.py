@@ -51,6 +51,8 @@ class Extension:
         add_models_to_shell: bool = True,
         disable_autonaming: bool = False,
     ) -> None:
+        from .tables import make_table_class
+
         self.Query = query_class
         """The class of ``Model.query`` and of dynamic relationships. Legacy."""
 
@@ -74,6 +76,9 @@ class Extension:
             disable_autonaming=disable_autonaming,
         )
 
+        self.Table: type[Table] = make_table_class(self.metadatas)
+        """A :class:`sqlalchemy.schema.Table` that takes a ``bind_key`` for metadata."""
+
         self.sync: SyncAPI = SyncAPI(self, self._session_options)
         """The sync API, in either framework and in scripts."""
 
@@ -87,13 +92,6 @@ class Extension:
 
         # One session class for both, so that an event listener hears both.
         return AsyncAPI(self, self._session_options, self.sync._sessionmaker)
-
-    @cached_property
-    def Table(self) -> type[Table]:  # noqa: N802 - a class
-        """A :class:`sqlalchemy.schema.Table` that takes a ``bind_key`` for metadata."""
-        from .tables import make_table_class
-
-        return make_table_class(self.metadatas)
 
     @property
     def metadata(self) -> sa.MetaData:

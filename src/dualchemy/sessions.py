@@ -194,13 +194,13 @@ class Session(orm.Session):
         # The signatures, with their overloads, are SQLAlchemy's.
 
         def execute(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
-            return self._run(orm.Session.execute, statement, args, kwargs)
+            return self._run(super().execute, statement, args, kwargs)
 
         def scalar(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
-            return self._run(orm.Session.scalar, statement, args, kwargs)
+            return self._run(super().scalar, statement, args, kwargs)
 
         def scalars(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
-            return self._run(orm.Session.scalars, statement, args, kwargs)
+            return self._run(super().scalars, statement, args, kwargs)
 
     def _run(
         self,
@@ -215,7 +215,7 @@ class Session(orm.Session):
             told = kwargs.get("bind_arguments") or {}
             kwargs["bind_arguments"] = {"clause": statement, **told}
         try:
-            return method(self, statement, *args, **kwargs)
+            return method(statement, *args, **kwargs)
         except (OperationalError, ProgrammingError) as error:
             # A model decides alone, which is fast. Where that was too fast, the
             # database misses a table.
@@ -295,6 +295,8 @@ class CheapCalls:
     class_: type[Any]
     app: Any = None
     """The app that the sessions belong to; the current one's if ``None``."""
+    arguments: dict[str, Any]
+    """What the class of sessions needs besides SQLAlchemy's arguments."""
 
     def configure(self, *, app: Any = None, **new_kw: Any) -> None:
         """Change the arguments of the sessions that are made from now on."""
@@ -303,11 +305,13 @@ class CheapCalls:
             self.app = app
 
     def __call__(self, *, app: Any = None, **local_kw: Any) -> Any:
+        app = app or self.app
+        if app is not None and self.arguments:
+            local_kw["app"] = app  # the user's __init__ may want to know
         if not local_kw:
             session = self.class_(**self.kw)
         else:
             session = super().__call__(**local_kw)  # type: ignore[misc]
-        app = app or self.app
         if app is not None:
             getattr(session, "sync_session", session)._app = app
         return session
@@ -321,12 +325,15 @@ class Sessionmaker(CheapCalls, orm.sessionmaker[Session]):
     ``__init__`` is SQLAlchemy's own, unless the user wrote one.
     """
 
-    def __init__(self, db: Extension, class_: type[Session], **options: Any) -> None:
+    def __init__(
+        self, db: Extension, class_: type[Session], app: Any = None, **options: Any
+    ) -> None:
         super().__init__(class_=class_, **options)
+        self.app = app
         self.class_._db = db
         self.arguments: dict[str, Any] = {"db": db}
-        """What the class needs besides SQLAlchemy's arguments."""
-        if class_.__init__ is Session.__init__:
+        own: set[Any] = {class_.__init__, super(Session, class_).__init__}
+        if own <= {Session.__init__, orm.Session.__init__}:
             setattr(self.class_, "__init__", orm.Session.__init__)  # noqa: B010 - mypy
             self.arguments = {}
         self.kw.update(self.arguments)

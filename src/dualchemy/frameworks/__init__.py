@@ -8,6 +8,7 @@ when an application needs it.
 from __future__ import annotations
 
 import sys
+import threading
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -31,8 +32,9 @@ __all__ = [
     "secret_keys",
 ]
 
-_loaded: list[Framework] = []  # threads that come at once may add one twice
+_loaded: list[Framework] = []
 _found: set[str] = set()
+_lock = threading.Lock()
 
 
 def framework_of(app: Any) -> Framework:
@@ -67,14 +69,15 @@ def load() -> bool:
 
     :return: Whether there is news.
     """
-    news = False
-    for name in ("flask", "quart"):
-        # An application can only be a framework's if its own module has imported that.
-        if sys.modules.get(name) is not None and name not in _found:
+    # An application can only be a framework's if its own module has imported that.
+    used = {name for name in ("flask", "quart") if sys.modules.get(name) is not None}
+    if used <= _found:
+        return False
+    with _lock:
+        for name in sorted(used - _found):
             _loaded.append(import_module(f".{name}", __name__).Current())
             _found.add(name)
-            news = True
-    return news
+    return True
 
 
 def is_pushed(context: AppContext) -> bool:

@@ -61,8 +61,9 @@ def between(statement: S, offset: int, limit: int) -> S | None:
     own_offset, own_limit = _own_limits(statement)
     if own_limit is not None:
         limit = min(limit, max(own_limit - offset, 0))
-    if own_offset + offset + limit <= _LARGEST_INTEGER:
-        # One new statement, and not two; it adds its own offset.
+    is_plain = getattr(statement, "_offset_clause", None) is None
+    if is_plain and offset + limit <= _LARGEST_INTEGER:
+        # One new statement, and not two. MySQL takes no sum with an offset of its own.
         sliced: S = statement.slice(offset, offset + limit)  # type: ignore[attr-defined]
         return sliced
     offset += own_offset
