@@ -6,8 +6,10 @@ import asyncio
 import gc
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import aiosqlite
 import asyncpg
 import pytest
 from sqlalchemy import String, func, select, text
@@ -487,6 +489,27 @@ class TestCommit:
         assert task.cancelled()
         async with site.context():
             assert await site.db.session.scalar(select(func.count(Visit.id))) == 1
+
+    @pytest.mark.backends("sqlite")
+    async def test_of_a_proxy_that_passes_its_class_on(
+        self, backend: Backend, make_site: Any, tmp_path: Path
+    ) -> None:
+        """The connection behind it does not become one of the proxy's class."""
+
+        async def creator() -> Any:
+            return Traced(await aiosqlite.connect(tmp_path / "traced.db"))
+
+        site: Site = make_site(
+            "quart",
+            SQLALCHEMY_DATABASE_URI=backend.url,
+            SQLALCHEMY_ENGINE_OPTIONS={"async": {"async_creator": creator}},
+        )
+        async with site.context():
+            await site.db.session.execute(text("CREATE TABLE visit (id INTEGER)"))
+            await site.db.session.execute(text("INSERT INTO visit VALUES (7)"))
+            await site.db.session.commit()
+        async with site.context():
+            assert await site.db.session.scalar(text("SELECT id FROM visit")) == 7
 
     @pytest.mark.backends("postgresql", "postgresql-psycopg")
     async def test_cancellation_stays_within_its_timeout(

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 from support.apps import Site, resolve
 from support.databases import Backend
 
@@ -48,10 +49,23 @@ async def use(site: Site, connections: int = 1) -> None:
         await resolve(session.close())
 
 
+class OwnPool(QueuePool):
+    """A user's."""
+
+
+class OwnAsyncPool(AsyncAdaptedQueuePool):
+    """A user's."""
+
+
+@pytest.mark.parametrize(
+    "pools",
+    [{}, {"sync": {"poolclass": OwnPool}, "async": {"poolclass": OwnAsyncPool}}],
+    ids=["default", "own"],
+)
 async def test_idle_pool_survives_the_loss_of_its_connections(
-    framework: str, backend: Backend, make_site: Any, server: Any
+    framework: str, backend: Backend, make_site: Any, server: Any, pools: Any
 ) -> None:
-    site = make(make_site, framework, backend, pool_ping_after=0)
+    site = make(make_site, framework, backend, pool_ping_after=0, **pools)
     async with site.context():
         await use(site, 3)
         server.disconnect_all(make_url(backend.url).database)
